@@ -1,0 +1,49 @@
+"""The `boxlift` command. Each subcommand is a module here with one `command`, imported only when it is called."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from worker.errors import BoxliftError
+
+COMMANDS = {
+    "bench": "measure speed against captum, plain forward passes and the queue",
+    "demo": "the whole product on this machine: Redis, worker, backend, Label Studio",
+    "doctor": "check Redis, weights, Label Studio and its token, and say what to do",
+    "evaluate": "measure boxes against true ones",
+    "localize": "find boxes in image files",
+    "serve": "run the Label Studio ML backend",
+    "worker": "run a worker that takes tasks from the queue",
+}
+
+
+class _LazyGroup(click.Group):
+    """Lists every command without importing it: torch is loaded only by commands that need it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(f"backend.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)  # noqa: S101 - narrows the type
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BoxliftError as error:
+            raise click.ClickException(str(error)) from None
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="boxlift")
+def main() -> None:
+    """Draft boxes for Label Studio from an image classifier, without a single hand-drawn box."""

@@ -1,0 +1,1 @@
+"""Boxlift's compute side: photos to attribution maps to boxes, and the RQ worker that runs it."""

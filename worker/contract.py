@@ -1,0 +1,179 @@
+"""What a job carries and what comes back: frozen values that turn into JSON and back.
+
+The backend and the workers share this module and `worker.errors`, and nothing else of each other.
+Redis holds only what is defined here, under keys that start with `PREFIX` (the number is the schema).
+
+    Plan ──(stored once per project configuration, named by its digest)
+      ▲
+    Request ──RQ job──► worker ──► Result {images: (ImageResult {detections: (Detection, …)}, …)}
+
+Boxes are half-open (x0, y0, x1, y1) in pixels of the upright image (EXIF orientation applied).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, Self
+
+from worker.errors import ContractError
+
+SCHEMA = 1
+PREFIX = f"boxlift:{SCHEMA}:"
+INTERACTIVE = "boxlift-interactive"
+"""Queue of tasks that somebody waits for: always served first."""
+BULK = "boxlift-bulk"
+"""Queue of everything else."""
+LOCALIZE = "worker.jobs.localize"
+"""The one function that RQ jobs name; its only argument is `Request.to_dict()`."""
+
+Box = tuple[float, float, float, float]
+
+
+def digest(value: object, length: int = 12) -> str:
+    """Short stable name of a JSON-able value: hex SHA-256 of its canonical JSON, cut to `length`."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+class _Record:
+    """Frozen dataclass ↔ JSON object; unknown or missing fields are a `ContractError`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dicts and lists, ready for JSON."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload,no-any-return]
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Self:
+        """The value back. Raises ContractError where fields are missing, unknown or of the wrong kind."""
+        try:
+            return cls(**cls._read(dict(data)))
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise ContractError(
+                f"not a {cls.__name__} of schema {SCHEMA} ({error}): run the same Boxlift version everywhere"
+            ) from None
+
+    @classmethod
+    def _read(cls, data: dict[str, Any]) -> dict[str, Any]:
+        return data
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef(_Record):
+    """One image of a task: where it is, and which Image tag (and page) shows it."""
+
+    url: str
+    to_name: str = ""
+    item_index: int | None = None
+    """Page of a multi-page Image tag, from 0; None for a single image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request(_Record):
+    """One task to localize: the argument of an RQ job. Holds addresses, never image bytes or secrets."""
+
+    project: int
+    task: int
+    model_version: str
+    plan: str
+    """Digest of the `Plan` under `PREFIX + "plan:" + digest`."""
+    images: tuple[ImageRef, ...]
+
+    @property
+    def job_id(self) -> str:
+        """Identity of the work: same project, task, images, plan and version give the same id."""
+        work = [self.model_version, self.plan, [image.to_dict() for image in self.images]]
+        return f"bl{SCHEMA}-{self.project}-{self.task}-{digest(work)}"
+
+    @classmethod
+    def _read(cls, data: dict[str, Any]) -> dict[str, Any]:
+        images = tuple(ImageRef.from_dict(image) for image in data["images"])
+        return data | {"images": images, "project": int(data["project"]), "task": int(data["task"])}
+
+
+@dataclass(frozen=True, slots=True)
+class Detection(_Record):
+    """One box: the classifier's class, the score in [0, 1] that the box is right, and where it is."""
+
+    label: str
+    """The network's name of the class, not the project's label."""
+    class_index: int
+    score: float
+    box: Box
+
+    @classmethod
+    def _read(cls, data: dict[str, Any]) -> dict[str, Any]:
+        x0, y0, x1, y1 = (float(v) for v in data["box"])
+        return data | {"box": (x0, y0, x1, y1), "score": float(data["score"])}
+
+
+@dataclass(frozen=True, slots=True)
+class ImageResult(_Record):
+    """What was found in one image, or why it could not be used."""
+
+    image: ImageRef
+    width: int = 0
+    """Of the upright image, in pixels."""
+    height: int = 0
+    detections: tuple[Detection, ...] = ()
+    error: str | None = None
+
+    @classmethod
+    def _read(cls, data: dict[str, Any]) -> dict[str, Any]:
+        found = tuple(Detection.from_dict(item) for item in data["detections"])
+        return data | {"image": ImageRef.from_dict(data["image"]), "detections": found}
+
+
+@dataclass(frozen=True, slots=True)
+class Result(_Record):
+    """The answer to a `Request`: one `ImageResult` for each of its images, in order."""
+
+    project: int
+    task: int
+    model_version: str
+    plan: str
+    images: tuple[ImageResult, ...]
+
+    @classmethod
+    def _read(cls, data: dict[str, Any]) -> dict[str, Any]:
+        return data | {"images": tuple(ImageResult.from_dict(image) for image in data["images"])}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan(_Record):
+    """What a project wants: its labelling config, and which of the network's classes compete.
+
+    `classes` is None where every class competes (class-agnostic boxes under one label).
+    """
+
+    label_config: str
+    classes: tuple[int, ...] | None = None
+    max_boxes: int = 1
+    min_score: float = 0.0
+
+    @property
+    def digest(self) -> str:
+        """Name of this plan in `Request.plan` and in Redis."""
+        return digest(self.to_dict())
+
+    @classmethod
+    def _read(cls, data: dict[str, Any]) -> dict[str, Any]:
+        classes = data.get("classes")
+        return data | {"classes": None if classes is None else tuple(int(c) for c in classes)}
+
+
+@dataclass(frozen=True, slots=True)
+class Model(_Record):
+    """What the workers run, announced by each of them under `PREFIX + "model"`."""
+
+    version: str
+    """`boxlift-<network>-<digest of parameters, weights and classes>`: the model_version everywhere."""
+    network: str
+    classes: tuple[str, ...]
+    """The network's class names by index."""
+
+    @classmethod
+    def _read(cls, data: dict[str, Any]) -> dict[str, Any]:
+        return data | {"classes": tuple(str(name) for name in data["classes"])}
