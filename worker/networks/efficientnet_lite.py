@@ -61,7 +61,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) → (N, outputs, H / stride, W / stride)."""
-        y = self.relu0(self.bn0(self.expand_conv(x))) if self.expand else x
+        y: Tensor = self.relu0(self.bn0(self.expand_conv(x))) if self.expand else x
         y = self.relu1(self.bn1(self.depthwise_conv(self.pad(y))))
         y = self.bn2(self.project_conv(y))
         return x + y if self.residual else y
@@ -96,8 +96,8 @@ class EfficientNetLite0(nn.Module):
         x = self.relu0(self.bn0(self.conv_stem(self.pad(x))))
         x = self.blocks(x)
         x = self.relu1(self.bn1(self.conv_head(x)))
-        x = self.fc(self.dropout(self.flatten(self.pool(x))))
-        return x
+        logits: Tensor = self.fc(self.dropout(self.flatten(self.pool(x))))
+        return logits
 
 
 def convert(state: State) -> State:

@@ -108,7 +108,7 @@ def _unwrap(value: object, path: Path) -> State:
             break
         value = inner
     raise WeightsError(
-        f"{path} holds no state dict: expected names with tensors, either plain or under one of {', '.join(WRAPPERS)}"
+        f"{path} holds no state dict: names with tensors are expected, plain or under one of {', '.join(WRAPPERS)}"
     )
 
 
