@@ -159,4 +159,4 @@ def sign_in(client: httpx.Client, login: Login) -> None:
 
 
 def _csrf(client: httpx.Client) -> dict[str, str]:
-    return {"X-CSRFToken": client.cookies.get("csrftoken", ""), "Referer": str(client.base_url)}
+    return {"X-CSRFToken": client.cookies.get("csrftoken") or "", "Referer": str(client.base_url)}
