@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from functools import cache
 from types import MappingProxyType
@@ -12,7 +11,7 @@ from torch import nn
 
 from worker.networks import efficientnet_lite
 from worker.networks.entry import NetworkEntry, Preprocessing
-from worker.networks.sources import Packaged, Published
+from worker.networks.sources import FromTimm, Packaged, Published
 
 
 @cache
@@ -22,11 +21,8 @@ def imagenet_classes() -> tuple[str, ...]:
 
 
 def _torchvision(name: str, *layers: str) -> NetworkEntry:
-    """A network of torchvision with its first ImageNet weights, as most publications use them."""
+    """A network of torchvision with its first ImageNet weights: those that publications compare with."""
     weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
-    sha256 = re.search(r"-([0-9a-f]{8,})\.", weights.url)
-    if sha256 is None:
-        raise ValueError(f"{name}: no hash in the name of {weights.url}")
     photo = weights.transforms()
 
     def build(num_classes: int) -> nn.Module:
@@ -36,7 +32,7 @@ def _torchvision(name: str, *layers: str) -> NetworkEntry:
     return NetworkEntry(
         name=name,
         build=build,
-        source=Published(weights.url, sha256[1]),
+        source=Published.from_url(weights.url),
         preprocessing=Preprocessing(
             size=(photo.crop_size[0], photo.crop_size[0]),
             mean=tuple(photo.mean),
@@ -63,9 +59,44 @@ def _efficientnet_lite0() -> NetworkEntry:
     )
 
 
+def _xception() -> NetworkEntry:
+    """Chollet's Xception (2017) as timm has it, with the weights converted from Keras."""
+
+    def build(num_classes: int) -> nn.Module:
+        import timm  # seconds to import, and only this network needs it
+
+        module: nn.Module = timm.create_model("legacy_xception", pretrained=False, num_classes=num_classes)
+        return module
+
+    return NetworkEntry(
+        name="xception",
+        build=build,
+        source=FromTimm("legacy_xception"),
+        preprocessing=Preprocessing(
+            size=(299, 299), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bicubic"
+        ),
+        classes=imagenet_classes,
+        layers=("act4", "act3", "block12", "block11", "block7", "block3"),
+    )
+
+
 ENTRIES = (
+    # VGG: last pool, last ReLU, last ReLU before the fourth pool, third pool.
     _torchvision("vgg16", "features.30", "features.29", "features.22", "features.16"),
     _efficientnet_lite0(),
+    _torchvision("vgg11", "features.20", "features.19", "features.14", "features.10"),
+    _torchvision("vgg11_bn", "features.28", "features.27", "features.20", "features.14"),
+    _torchvision("vgg13", "features.24", "features.23", "features.18", "features.14"),
+    _torchvision("vgg13_bn", "features.34", "features.33", "features.26", "features.20"),
+    _torchvision("vgg16_bn", "features.43", "features.42", "features.32", "features.23"),
+    _torchvision("vgg19", "features.36", "features.35", "features.26", "features.18"),
+    _torchvision("vgg19_bn", "features.52", "features.51", "features.38", "features.26"),
+    _torchvision("alexnet", "features.12", "features.11", "features.9", "features.5"),
+    _torchvision("squeezenet1_1", "features.12", "features.10", "features.7", "features.4"),
+    _torchvision("resnet18", "layer4", "layer4.0", "layer3", "layer2"),
+    _torchvision("resnet34", "layer4", "layer4.1", "layer3", "layer2"),
+    _torchvision("resnet50", "layer4", "layer4.1", "layer3", "layer2"),
+    _xception(),
 )
 NETWORKS: Mapping[str, NetworkEntry] = MappingProxyType({entry.name: entry for entry in ENTRIES})
 """Entries by name; the first one is the default."""

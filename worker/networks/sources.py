@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,6 +21,14 @@ class Published:
     url: str
     sha256: str
     """Hex digits that the file's SHA-256 starts with."""
+
+    @classmethod
+    def from_url(cls, url: str) -> Published:
+        """For files named as torch.hub wants it, `name-<first hex digits of the SHA-256>.pth`."""
+        found = re.search(r"-([0-9a-f]{8,})\.\w+$", url)
+        if found is None:
+            raise ValueError(f"the name of {url} holds no hash to check the file by")
+        return cls(url, found[1])
 
     @property
     def filename(self) -> str:
@@ -88,18 +97,30 @@ class Packaged:
 
 
 @dataclass(frozen=True)
-class Absent:
-    """No published weights that can be fetched plainly: they have to be given."""
+class FromTimm:
+    """The file that timm names for a model; timm is imported only when the file is wanted."""
 
-    reason: str
+    model: str
 
     def find(self, cache_dir: Path) -> Path | None:
-        """Always None."""
-        return None
+        """As `Published.find`."""
+        return self._published().find(cache_dir)
 
     def fetch(self, cache_dir: Path, *, progress: bool) -> Path:
-        """Raise WeightsError."""
-        raise WeightsError(f"{self.reason}: name a local state dict with --weights FILE")
+        """As `Published.fetch`."""
+        return self._published().fetch(cache_dir, progress=progress)
 
     def check(self, path: Path, sha256: str) -> None:
-        """Nothing is published, so nothing to compare with."""
+        """As `Published.check`."""
+        self._published().check(path, sha256)
+
+    def _published(self) -> Published:
+        import timm
+
+        config = timm.get_pretrained_cfg(self.model)
+        if config is None or not isinstance(config.url, str) or not config.url:
+            raise WeightsError(
+                f"timm {timm.__version__} names no plain file for {self.model}: "
+                "give a local state dict with --weights FILE"
+            )
+        return Published.from_url(config.url)
