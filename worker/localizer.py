@@ -1,0 +1,251 @@
+"""Photos to boxes: the seed paper's Algorithm 1, once through the network for a whole batch.
+
+1. classify the photo                        one forward pass, which also records
+2. DeepLIFT and guided backpropagation       one backward pass, two rows a class
+3. smooth                                    ┐
+4. threshold and mask the borders            │ worker.heatmap, worker.boxes
+5. mix                                       │
+6. box                                       ┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from worker import boxes
+from worker.contract import Box, Detection, Model, digest
+from worker.heatmap import heat
+from worker.images import Photo, to_tensor
+from worker.parameters import DEEPLIFT, GUIDED, Parameters
+
+if TYPE_CHECKING:
+    from worker.attribution import Attribution
+    from worker.networks import Network
+
+Picture = Photo | Image.Image
+Allowed = Sequence[int] | None
+"""Class indices that compete; None where all do."""
+
+BATCH = 8
+"""Images that go through the network together."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What was seen in one photo: its boxes, and the maps of its best class, for people to look at."""
+
+    detections: tuple[Detection, ...]
+    deeplift: boxes.Floats
+    """DeepLIFT's contributions at the input, summed over channels: (H, W) of the network's input."""
+    guided: boxes.Floats
+    """Guided backpropagation, summed over channels: (H, W) of the network's input."""
+    heat: boxes.Floats
+    """The final heat map, (grid, grid) in [0, 1]."""
+
+
+class Localizer:
+    """A classifier that draws boxes. Loads nothing after it is made; safe to keep for the life of a process.
+
+    `engine` is `boxlift` or `captum` (slower, same boxes); `precision` and `device` as the engine chooses
+    where they are None.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        parameters: Parameters | None = None,
+        *,
+        engine: str = "boxlift",
+        precision: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        self.network = network
+        self.parameters = parameters or Parameters.of(network.name, network.layers)
+        self._attribute = _attributor(engine)(
+            network.module,
+            input_size=network.preprocessing.size,
+            reference=reference(self.parameters, network),
+            precision=precision,
+            layers=self.parameters.layers,
+            device=device,
+        )
+        identity = [network.name, self.parameters.to_dict(), network.weights_digest, list(network.classes)]
+        self.version = f"boxlift-{network.name}-{digest(identity)}"
+
+    @property
+    def model(self) -> Model:
+        """What a worker announces."""
+        return Model(version=self.version, network=self.network.name, classes=self.network.classes)
+
+    def localize(
+        self,
+        images: Sequence[Picture],
+        *,
+        classes: Allowed | Sequence[Allowed] = None,
+        max_boxes: int = 1,
+        min_score: float = 0.0,
+    ) -> list[list[Detection]]:
+        """Boxes of every image, best first, in pixels of the upright image at its own size.
+
+        `classes` are the class indices that compete: for all images, or one entry (which may be None) for
+        each; where none competes there is no box. Of each image at most `max_boxes` boxes come back, none
+        with a score under `min_score`.
+        """
+        allowed = _per_image(classes, len(images), len(self.network.classes))
+        compete = [number for number, one in enumerate(allowed) if one is None or len(one)]
+        found: list[list[Detection]] = [[] for _ in images]
+        views = self.view(
+            [images[number] for number in compete],
+            classes=[allowed[number] for number in compete],
+            max_boxes=max_boxes,
+            min_score=min_score,
+        )
+        for number, view in zip(compete, views, strict=True):
+            found[number] = list(view.detections)
+        return found
+
+    def view(
+        self,
+        images: Sequence[Picture],
+        *,
+        classes: Allowed | Sequence[Allowed] = None,
+        max_boxes: int = 1,
+        min_score: float = 0.0,
+    ) -> Iterator[View]:
+        """As `localize`, with the maps; computed batch by batch as they are asked for.
+
+        Raises ValueError where no class competes: there is nothing to map back.
+        """
+        allowed = _per_image(classes, len(images), len(self.network.classes))
+        for start in range(0, len(images), BATCH):
+            part = slice(start, start + BATCH)
+            if any(one is not None and not len(one) for one in allowed[part]):
+                raise ValueError("no class competes in an image: nothing can be mapped back")
+            yield from self._view(images[part], allowed[part], max_boxes, min_score)
+
+    def _view(
+        self, images: Sequence[Picture], allowed: Sequence[Allowed], max_boxes: int, min_score: float
+    ) -> Iterator[View]:
+        inputs = torch.stack([to_tensor(image, self.network.preprocessing) for image in images])
+        attribution = self._attribute(inputs, self._choose(allowed, several=max_boxes > 1))
+        chances = _probabilities(attribution.logits.cpu(), allowed)
+        heats = heat(named_maps(attribution), self.parameters).cpu().numpy()
+        rows, targets = attribution.rows.tolist(), attribution.targets.tolist()
+        for number, image in enumerate(images):
+            own = [row for row, of in enumerate(rows) if of == number]
+            found = [
+                Detection(self.network.classes[target], target, score, pixels(box, image.width, image.height))
+                for row, target in ((row, targets[row]) for row in own)
+                for box, score in self._boxes(heats[row], float(chances[number, target]), max_boxes)
+            ]
+            kept = boxes.suppress(
+                np.array([item.box for item in found]),
+                np.array([item.score for item in found]),
+                self.parameters.overlap,
+            )
+            best = [found[index] for index in kept if found[index].score >= min_score]
+            yield View(
+                detections=tuple(best[:max_boxes]),
+                deeplift=attribution.deeplift[own[0]].float().sum(0).cpu().numpy(),
+                guided=attribution.guided[own[0]].float().sum(0).cpu().numpy(),
+                heat=heats[own[0]],
+            )
+
+    def _choose(self, allowed: Sequence[Allowed], *, several: bool) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """The engine's callback: which classes of which images are mapped back."""
+
+        def choose(logits: Tensor) -> tuple[Tensor, Tensor]:
+            chances = _probabilities(logits.detach().cpu(), allowed)
+            best = chances.amax(1, keepdim=True)
+            if several:
+                wanted = chances >= best * self.parameters.class_share
+            else:
+                wanted = torch.zeros_like(chances, dtype=torch.bool).scatter_(
+                    1, chances.argmax(1, keepdim=True), True
+                )
+            rows, targets = wanted.nonzero(as_tuple=True)
+            # Best class of each image first.
+            order = torch.argsort(rows.double() - chances[rows, targets].double() * 0.5, stable=True)
+            return rows[order].to(logits.device), targets[order].to(logits.device)
+
+        return choose
+
+    def _boxes(self, heat_map: boxes.Floats, chance: float, max_boxes: int) -> list[tuple[Box, float]]:
+        whole = boxes.hot_box(heat_map, self.parameters.threshold)
+        if whole is None:
+            return []
+        if max_boxes == 1 and self.parameters.box == "union":
+            return [(whole, chance)]
+        regions = boxes.component_boxes(heat_map, self.parameters.threshold)[:max_boxes]
+        return [(box, chance * share) for box, share in regions]
+
+
+def named_maps(attribution: Attribution) -> dict[str, Tensor]:
+    """An attribution's maps by their names in `Parameters.sources`: (R, h, w) each, summed over channels."""
+    pixel_maps = {
+        DEEPLIFT: attribution.deeplift.float().sum(1),
+        GUIDED: attribution.guided.float().sum(1),
+    }
+    return pixel_maps | dict(attribution.layers)
+
+
+def reference(parameters: Parameters, network: Network) -> Tensor | str:
+    """What DeepLIFT compares photos with, as the engine takes it: (3, H, W) or its name."""
+    height, width = network.preprocessing.size
+    match parameters.reference:
+        case "black":
+            return network.preprocessing.normalise(torch.zeros(3, height, width))
+        case "mean":
+            return torch.zeros(3, height, width)
+        case other:
+            return other
+
+
+def pixels(box: Box, width: int, height: int) -> Box:
+    """A box in fractions of the image → pixels of an image of that size."""
+    x0, y0, x1, y1 = box
+    return (x0 * width, y0 * height, x1 * width, y1 * height)
+
+
+def _attributor(engine: str) -> Any:
+    if engine == "boxlift":
+        from worker.attribution import Attributor
+
+        return Attributor
+    if engine == "captum":
+        from worker.captum_engine import CaptumAttributor
+
+        return CaptumAttributor
+    raise ValueError(f"engine is {engine!r}: it must be boxlift or captum")
+
+
+def _per_image(classes: Allowed | Sequence[Allowed], images: int, known: int) -> list[Allowed]:
+    """One entry for each image. Raises ValueError for an index that is no class, or a wrong number of entries."""
+    if classes is None or all(isinstance(one, int) for one in classes):
+        allowed: list[Allowed] = [classes] * images  # type: ignore[list-item]
+    else:
+        allowed = list(classes)  # type: ignore[arg-type]
+        if len(allowed) != images:
+            raise ValueError(f"classes has {len(allowed)} entries for {images} images: it needs one for each")
+    for one in allowed:
+        if one is not None and not all(0 <= index < known for index in one):
+            raise ValueError(f"classes must be indices under {known}")
+    return allowed
+
+
+def _probabilities(logits: Tensor, allowed: Sequence[Allowed]) -> Tensor:
+    """Softmax over the classes that compete, 0 for the others: (N, C)."""
+    masked = logits.double().clone()
+    for row, classes in enumerate(allowed):
+        if classes is not None:
+            closed = torch.ones(masked.shape[1], dtype=torch.bool)
+            closed[list(classes)] = False
+            masked[row, closed] = -torch.inf
+    return masked.softmax(1)

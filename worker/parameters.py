@@ -1,0 +1,96 @@
+"""Every number between a network's contributions and a box, in one frozen value."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Self
+
+from worker.contract import digest
+
+DEEPLIFT = "deeplift"
+GUIDED = "guided"
+"""Names of the two maps at the pixels; every other source is the path of an inner layer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One map that goes into the heat map."""
+
+    name: str
+    """`deeplift` or `guided` (at the pixels), or the path of an inner layer: DeepLIFT's contributions there."""
+    weight: float = 1.0
+    """Its share in the mix; the shares need not sum to 1."""
+    sigma: float = 0.03
+    """Width of the Gaussian that smooths it, as a fraction of the image's side."""
+    part: str = "positive"
+    """`positive` keeps what speaks for the class; `absolute` counts what speaks against it as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """How maps become a heat map, a heat map becomes boxes, and boxes get a score."""
+
+    sources: tuple[Source, ...] = (Source(DEEPLIFT, sigma=0.04), Source(GUIDED, sigma=0.04))
+    reference: str = "mean"
+    """What DeepLIFT compares the photo with: `mean` (grey of the training set), `black` or `blur`."""
+    grid: int = 56
+    """Side of the heat map, in cells. Edges lie between cells: see `boxes.hot_box`."""
+    mix: str = "geometric"
+    """`geometric` (hot in every source) or `arithmetic` (hot in any)."""
+    border: float = 0.6
+    """Border mask: the weight 1 - border · r², r = 1 in the corners, or for a hard mask its width."""
+    border_kind: str = "soft"
+    """`soft`, `hard` (cells within `border` of an edge count nothing) or `none`."""
+    threshold: float = 0.2
+    """A cell is hot from this fraction of the heat map's maximum."""
+    box: str = "union"
+    """`union` of all hot cells (one box) or `components` (the strongest connected region first)."""
+    class_share: float = 0.5
+    """Where several boxes are wanted: further classes take part from this share of the best one's probability."""
+    overlap: float = 0.5
+    """Of two boxes that overlap more than this (IoU), only the better one stays."""
+
+    @property
+    def digest(self) -> str:
+        """Short name of these values: equal parameters, equal digest."""
+        return digest(self.to_dict())
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The inner layers among the sources."""
+        return tuple(s.name for s in self.sources if s.name not in (DEEPLIFT, GUIDED))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """The value back. Raises TypeError for unknown fields."""
+        return cls(**(data | {"sources": tuple(Source(**source) for source in data["sources"])}))
+
+    @classmethod
+    def of(cls, network: str, layers: Sequence[str] = ()) -> Self:
+        """The measured values of a network of the catalogue.
+
+        A network that nobody has measured gets a mixture of its last two `layers` and guided backpropagation.
+        """
+        stored = resources.files("worker.networks") / "parameters" / f"{network}.json"
+        if stored.is_file():
+            return cls.from_dict(json.loads(stored.read_text(encoding="utf-8")))
+        inner = tuple(Source(name, sigma=0.03) for name in layers[:2])
+        return cls(sources=(*inner, Source(GUIDED, sigma=0.04)))
+
+
+PAPER = Parameters(
+    sources=(Source(DEEPLIFT, sigma=0.04), Source(GUIDED, sigma=0.04)),
+    mix="arithmetic",
+    border=0.1,
+    border_kind="hard",
+    threshold=0.2,
+)
+"""The pipeline as published: pixel maps, a hard border mask, the union of all hot pixels."""
