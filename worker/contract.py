@@ -29,7 +29,38 @@ BULK = "boxlift-bulk"
 LOCALIZE = "worker.jobs.localize"
 """The one function that RQ jobs name; its only argument is `Request.to_dict()`."""
 
+MODEL_KEY = PREFIX + "model"
+"""The `Model` of the worker that started last, as JSON; also under `model_key(version)` for each version."""
+OUTBOXES_KEY = PREFIX + "outboxes"
+"""Set of the projects that have something in their outbox."""
+STATS_KEY = PREFIX + "stats"
+"""Hash of counters that workers add to: see worker.stats."""
+LATENCY_BOUNDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
+"""Upper bounds, in seconds, of the histograms in `STATS_KEY`."""
+WORKERS_KEY = PREFIX + "workers"
+"""Hash of each live worker's name → what it last said about itself, as JSON."""
+
 Box = tuple[float, float, float, float]
+
+
+def model_key(version: str) -> str:
+    """Key of the announced `Model` of one version."""
+    return f"{MODEL_KEY}:{version}"
+
+
+def plan_key(digest: str) -> str:
+    """Key of a `Plan`, as JSON."""
+    return f"{PREFIX}plan:{digest}"
+
+
+def waiting_key(job_id: str) -> str:
+    """Key of the set of those who wait for a job and will answer with its result themselves."""
+    return f"{PREFIX}waiting:{job_id}"
+
+
+def outbox_key(project: int | str) -> str:
+    """Key of a project's hash of task id → `Result` as JSON, not yet in Label Studio."""
+    return f"{PREFIX}outbox:{project}"
 
 
 def digest(value: object, length: int = 12) -> str:
@@ -146,12 +177,18 @@ class Plan(_Record):
     """What a project wants: its labelling config, and which of the network's classes compete.
 
     `classes` is None where every class competes (class-agnostic boxes under one label).
+    `classes_of` overrides it for the Image tags it names: tags may have different labels.
     """
 
     label_config: str
     classes: tuple[int, ...] | None = None
     max_boxes: int = 1
     min_score: float = 0.0
+    classes_of: dict[str, tuple[int, ...] | None] | None = None
+
+    def classes_for(self, image: ImageRef) -> tuple[int, ...] | None:
+        """The classes that compete in one image: those of its Image tag where it has its own."""
+        return (self.classes_of or {}).get(image.to_name, self.classes)
 
     @property
     def digest(self) -> str:
@@ -160,8 +197,15 @@ class Plan(_Record):
 
     @classmethod
     def _read(cls, data: dict[str, Any]) -> dict[str, Any]:
-        classes = data.get("classes")
-        return data | {"classes": None if classes is None else tuple(int(c) for c in classes)}
+        own = data.get("classes_of")
+        return data | {
+            "classes": cls._classes(data.get("classes")),
+            "classes_of": None if own is None else {str(tag): cls._classes(some) for tag, some in own.items()},
+        }
+
+    @staticmethod
+    def _classes(some: Any) -> tuple[int, ...] | None:
+        return None if some is None else tuple(int(c) for c in some)
 
 
 @dataclass(frozen=True, slots=True)

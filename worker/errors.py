@@ -11,6 +11,7 @@
     │   └── UnsupportedLayerError a layer without a backward rule, by name
     ├── ContractError         a job, result or plan that is not of this version's form
     ├── SettingsError         a setting that cannot be used, by its name
+    ├── LabellingError        a labelling config that cannot be read
     ├── QueueError            Redis or RQ cannot do what was asked
     └── StudioError           Label Studio cannot be reached, or refused
 
@@ -66,6 +67,10 @@ class ContractError(BoxliftError):
 
 class SettingsError(BoxliftError):
     """A setting has a value that cannot be used; the message names it."""
+
+
+class LabellingError(BoxliftError):
+    """A project's labelling config cannot be read; the message says what to correct."""
 
 
 class QueueError(BoxliftError):

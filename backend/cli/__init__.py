@@ -13,6 +13,7 @@ COMMANDS = {
     "demo": "the whole product on this machine: Redis, worker, backend, Label Studio",
     "doctor": "check Redis, weights, Label Studio and its token, and say what to do",
     "evaluate": "measure boxes against true ones",
+    "labels": "show which classes each label of a labelling config takes",
     "localize": "find boxes in image files",
     "serve": "run the Label Studio ML backend",
     "worker": "run a worker that takes tasks from the queue",
