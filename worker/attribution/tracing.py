@@ -1,0 +1,226 @@
+"""From a network to a flat list of steps, without touching the network.
+
+The module is traced symbolically (torch.fx): its forward code runs once with stand-ins for the activations. Hooks are not
+called, flags are not changed, nothing is stored. In-place operations become ordinary ones with the same result.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Size, Tensor, fx, nn
+
+from worker.errors import UnsupportedLayerError
+from worker.rules import Layer, Nonlinear, Transparent, bind_call, bind_module
+from worker.rules.table import MODULES
+
+
+@dataclass(frozen=True)
+class Step:
+    """One layer in its place. Values are numbered: 0 is the image, `output` counts up."""
+
+    name: str
+    """Module path, or the function and where it is called."""
+    layer: Nonlinear | Transparent
+    inputs: tuple[int, ...]
+    output: int
+
+
+@dataclass(frozen=True)
+class Program:
+    """A network as steps in the order of their computation."""
+
+    steps: tuple[Step, ...]
+    output: int
+    """The value that holds the logits."""
+    names: Mapping[str, int]
+    """Module path (of any depth) → the value that the module returned last."""
+    shapes: Mapping[int, Size]
+    """Of each value, for a batch of two images."""
+
+
+class _Tracer(fx.Tracer):
+    """Looks into every module that the table does not hold, and notes what each of them returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.returned: dict[str, fx.Node] = {}
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return type(m) in MODULES or super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        value = super().call_module(m, m.forward, args, kwargs)  # not __call__: no hooks
+        if isinstance(value, fx.Proxy):
+            self.returned[self.path_of_module(m)] = value.node
+        return value
+
+
+def trace(module: nn.Module, input_size: tuple[int, int]) -> Program:
+    """The steps of `module` for images of `input_size` (height, width).
+
+    Dropout and batch normalisation are those of inference, whatever the module's training flag says.
+
+    Raises:
+        UnsupportedLayerError: a layer has no rule (by path and type), or the forward code cannot be traced.
+    """
+    tracer = _Tracer()
+    try:
+        graph = tracer.trace(module)
+    except Exception as error:  # noqa: BLE001 - forward code of any kind may fail in any way
+        raise UnsupportedLayerError(
+            f"{type(module).__name__} cannot be traced ({error}): its forward code must not depend on values"
+        ) from None
+    modules = dict(module.named_modules(remove_duplicate=False))
+    return _Reader(module, modules, input_size).read(graph, tracer.returned)
+
+
+class _Reader:
+    """Turns the nodes of a graph into steps, following shapes on the way."""
+
+    def __init__(self, module: nn.Module, modules: dict[str, nn.Module], input_size: tuple[int, int]) -> None:
+        self.module = module
+        self.modules = modules
+        self.input_size = input_size
+        self.steps: list[Step] = []
+        self.shapes: dict[int, Size] = {}
+        self.known: dict[fx.Node, Any] = {}  # what a node evaluates to: a meta tensor, or a plain value
+        self.numbers: dict[fx.Node, int] = {}  # of the activations
+
+    def read(self, graph: fx.Graph, returned: Mapping[str, fx.Node]) -> Program:
+        output: int | None = None
+        for node in graph.nodes:
+            match node.op:
+                case "placeholder":
+                    self._placeholder(node)
+                case "call_module":
+                    module = self.modules[str(node.target)]
+                    self._step(node, str(node.target), bind_module(module), _kind(module))
+                    if getattr(module, "inplace", False):
+                        self._alias(node)
+                case "call_function" | "call_method":
+                    self._call(node)
+                case "get_attr":
+                    self.known[node] = operator.attrgetter(str(node.target))(self.module)
+                case "output":
+                    output = self._output(node)
+        if output is None:
+            raise UnsupportedLayerError(
+                f"{type(self.module).__name__} returns no logits of shape (images, classes)"
+            )
+        names = {name: self.numbers[node] for name, node in returned.items() if node in self.numbers}
+        return Program(tuple(self.steps), output, names, self.shapes)
+
+    def _placeholder(self, node: fx.Node) -> None:
+        if self.numbers:
+            self.known[node] = node.args[0] if node.args else None
+            return
+        self._note(node, torch.empty(2, 3, *self.input_size, device="meta"))
+
+    def _note(self, node: fx.Node, value: Tensor) -> None:
+        self.numbers[node] = len(self.shapes)
+        self.shapes[self.numbers[node]] = value.shape
+        self.known[node] = value
+
+    def _evaluate(self, argument: Any) -> Any:
+        return fx.node.map_arg(argument, lambda node: self.known[node])
+
+    def _call(self, node: fx.Node) -> None:
+        args, kwargs = self._evaluate(node.args), self._evaluate(node.kwargs)
+        target = node.target
+        if _is_plain(target):
+            self.known[node] = (
+                getattr(args[0], target)(*args[1:], **kwargs)
+                if isinstance(target, str)
+                else target(*args, **kwargs)  # type: ignore[operator]
+            )
+            return
+        name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
+        self._step(node, self._place(node, name), bind_call(target, args, kwargs), name)
+        if kwargs.get("inplace") or name.endswith("_") or target is operator.iadd:
+            self._alias(node)
+
+    def _place(self, node: fx.Node, name: str) -> str:
+        owner = ""
+        for path, _ in (node.meta.get("nn_module_stack") or {}).values():
+            owner = path or owner
+        return f"{owner}.{name}" if owner else name
+
+    def _step(self, node: fx.Node, name: str, layer: Layer | None, kind: str) -> None:
+        inputs = self._inputs(node)
+        if not isinstance(layer, Nonlinear | Transparent) or not inputs:
+            raise UnsupportedLayerError(
+                f"layer {name!r} ({kind}) of {type(self.module).__name__} has no DeepLIFT rule: "
+                "use --engine captum, or a network of supported layers"
+            )
+        metas = [torch.empty(self.shapes[i], device="meta") for i in inputs]
+        if kind != "cat" and len({meta.shape for meta in metas}) > 1:
+            raise UnsupportedLayerError(
+                f"layer {name!r} ({kind}) joins activations of different shapes "
+                f"({', '.join(str(tuple(meta.shape)) for meta in metas)}): only equal shapes have a DeepLIFT rule"
+            )
+        try:
+            value = on_meta(layer).forward(*metas)  # type: ignore[attr-defined]
+        except RuntimeError as error:
+            raise UnsupportedLayerError(
+                f"layer {name!r} ({kind}) does not take input of size "
+                f"{'×'.join(map(str, self.input_size))}: {str(error).splitlines()[0]}"
+            ) from None
+        self._note(node, value)
+        self.steps.append(Step(name, layer, inputs, self.numbers[node]))
+
+    def _inputs(self, node: fx.Node) -> tuple[int, ...]:
+        found: list[int] = []
+        fx.node.map_arg(
+            (node.args, node.kwargs), lambda n: found.append(self.numbers[n]) if n in self.numbers else None
+        )
+        return tuple(found)
+
+    def _alias(self, node: fx.Node) -> None:
+        """An in-place layer: who reads its input afterwards reads its output."""
+        for changed in node.all_input_nodes[:1]:
+            self.numbers[changed] = self.numbers[node]
+
+    def _output(self, node: fx.Node) -> int:
+        value = node.args[0]
+        if (
+            not isinstance(value, fx.Node)
+            or value not in self.numbers
+            or len(self.shapes[self.numbers[value]]) != 2
+        ):
+            raise UnsupportedLayerError(
+                f"{type(self.module).__name__} must return one tensor of logits, (images, classes)"
+            )
+        return self.numbers[value]
+
+
+def _is_plain(target: Any) -> bool:
+    """Calls that ask for shapes or compute with them: no activations come out."""
+    return target in ("size", "dim") or target in (getattr, operator.getitem, operator.mul, operator.floordiv)
+
+
+def _kind(module: nn.Module) -> str:
+    return type(module).__name__
+
+
+def on_meta(layer: Layer) -> Layer:
+    """The layer without memory for its parameters, to follow shapes."""
+    return convert(layer, lambda tensor: tensor.to("meta", torch.float32))
+
+
+def convert(layer: Layer, change: Callable[[Tensor], Tensor]) -> Layer:
+    """The layer with each of its parameters changed."""
+    assert dataclasses.is_dataclass(layer) and not isinstance(layer, type)  # noqa: S101 - narrows the type
+    changed = {
+        item.name: change(getattr(layer, item.name))
+        for item in dataclasses.fields(layer)
+        if isinstance(getattr(layer, item.name), Tensor)
+    }
+    return dataclasses.replace(layer, **changed) if changed else layer
