@@ -23,7 +23,7 @@ from backend.demo.processes import LOOPBACK, Child, ProcessError, base_environme
 from backend.demo.studio_api import StudioApi
 from backend.demo.studio_server import StudioServer
 from backend.redis_server import RedisServer
-from worker.contract import PREFIX, Model
+from worker.contract import MODEL_KEY, Model
 
 KEEP = ("XDG_CACHE_HOME", "BOXLIFT_CACHE_DIR", "BOXLIFT_DEVICE", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 """What the caller's environment may say to the worker: where weights are and what it computes on."""
@@ -65,7 +65,7 @@ class Stack:
     def start_worker(self, network: str, weights: Path | None = None) -> None:
         """Start a worker; `model` says when it is ready."""
         with redis.Redis.from_url(self.redis.url) as client:
-            client.delete(f"{PREFIX}model")  # what an earlier worker left
+            client.delete(MODEL_KEY)  # what an earlier worker left
         arguments = ["worker", "--network", network]
         if weights is not None:
             arguments += ["--weights", str(weights.absolute())]
@@ -97,7 +97,7 @@ class Stack:
     def model(self) -> Model | None:
         """The model that a worker has announced."""
         with redis.Redis.from_url(self.redis.url) as client:
-            text = client.get(f"{PREFIX}model")
+            text = client.get(MODEL_KEY)
         return Model.from_dict(json.loads(str(text, "utf-8"))) if isinstance(text, bytes) else None
 
     def studio_api(self) -> StudioApi:
