@@ -63,6 +63,11 @@ def outbox_key(project: int | str) -> str:
     return f"{PREFIX}outbox:{project}"
 
 
+def sending_key(project: int | str) -> str:
+    """Key of the part of a project's outbox that is just being sent."""
+    return f"{PREFIX}sending:{project}"
+
+
 def digest(value: object, length: int = 12) -> str:
     """Short stable name of a JSON-able value: hex SHA-256 of its canonical JSON, cut to `length`."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -13,6 +13,7 @@
     ├── SettingsError         a setting that cannot be used, by its name
     ├── LabellingError        a labelling config that cannot be read
     ├── QueueError            Redis or RQ cannot do what was asked
+    │   └── QueueFullError        too many jobs are waiting; `retry_after` says when to come back
     └── StudioError           Label Studio cannot be reached, or refused
 
 Messages may reach clients and logs: they never hold secrets, tokens or tracebacks.
@@ -77,5 +78,17 @@ class QueueError(BoxliftError):
     """Redis or RQ cannot do what was asked."""
 
 
+class QueueFullError(QueueError):
+    """No more jobs are taken for now."""
+
+    retry_after: int = 60
+    """Seconds after which it makes sense to ask again."""
+
+
 class StudioError(BoxliftError):
     """Label Studio could not be reached, or refused the request."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        """HTTP status that Label Studio answered with; None where it did not answer."""

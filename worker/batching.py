@@ -1,0 +1,125 @@
+"""Which of the jobs at hand run next, together, and how many: images are loaded ahead while others are computed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from worker.contract import INTERACTIVE, Plan, Request
+from worker.errors import ImageError
+from worker.jobs import Loaded
+from worker.ledger import Held
+
+
+@dataclass(eq=False, slots=True)
+class Task:
+    """A job at hand whose images are being loaded."""
+
+    held: Held
+    request: Request
+    plan: Plan
+    loading: list[Future[Loaded]]
+    since: float = field(default_factory=time.monotonic)
+
+    @property
+    def ready(self) -> bool:
+        """All images are there, or known to be missing."""
+        return all(future.done() for future in self.loading)
+
+    @property
+    def images(self) -> int:
+        """Number of images, at least 1 so that a task without any counts too."""
+        return max(1, len(self.loading))
+
+    @property
+    def alone(self) -> bool:
+        """A job that was begun before and not ended may be what ended its worker: it risks nobody else."""
+        return self.held.tries > 1
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """Tasks of one kind can go through the network in one call."""
+        return self.held.queue, self.plan.max_boxes, self.plan.min_score
+
+    def loaded(self) -> list[Loaded]:
+        """The images; waits for those that are still being loaded."""
+        return [future.result() for future in self.loading]
+
+    def trouble(self) -> str | None:
+        """Why it may help to try later: the message of an image that could not be fetched just now."""
+        return next((str(i) for i in self.loaded() if isinstance(i, ImageError) and i.retryable), None)
+
+
+class BatchSize:
+    """How many images go through the network at once: as many as are waiting, at most `largest`, and never so
+    many that a batch takes longer than `seconds`, which somebody with an urgent task would have to wait.
+    """
+
+    def __init__(self, largest: int, seconds: float) -> None:
+        self._largest = max(1, largest)
+        self._seconds = seconds
+        self._per_image = 0.0
+
+    @property
+    def size(self) -> int:
+        """Images of the next batch."""
+        if not self._per_image:
+            return self._largest
+        return max(1, min(self._largest, int(self._seconds / self._per_image)))
+
+    @property
+    def per_image(self) -> float:
+        """Seconds an image took lately; 0 before the first batch."""
+        return self._per_image
+
+    def took(self, images: int, seconds: float) -> None:
+        """Learn from a batch that ran."""
+        rate = seconds / max(1, images)
+        self._per_image = rate if not self._per_image else 0.7 * self._per_image + 0.3 * rate
+
+    def too_large(self, images: int) -> None:
+        """Learn from a batch that memory did not hold: half of it is the most from now on."""
+        self._largest = max(1, min(self._largest, images // 2))
+
+
+PATIENCE = 0.2
+"""Seconds that a batch of others is put off for an urgent task whose image is just being fetched."""
+FILL = 0.05
+"""Seconds that a batch is put off for more of its images to arrive."""
+
+
+def choose(tasks: Sequence[Task], size: int, *, at: float | None = None) -> list[Task]:
+    """The tasks to run now, all of one kind and at most `size` images unless one task alone has more.
+
+    Urgent ones first. Empty where it is better to wait a moment for images.
+    """
+    moment = time.monotonic() if at is None else at
+    urgent = [task for task in tasks if task.held.queue == INTERACTIVE]
+    ready = [task for task in urgent if task.ready]
+    if ready:
+        return _fill(ready, size)
+    if any(moment - task.since < PATIENCE for task in urgent):
+        return []
+    ready = [task for task in tasks if task.ready]
+    if not ready:
+        return []
+    batch = _fill(ready, size)
+    short = sum(task.images for task in batch) < size and len(batch) < len(tasks)
+    if short and moment - min(task.since for task in batch) < FILL:
+        return []
+    return batch
+
+
+def _fill(ready: Sequence[Task], size: int) -> list[Task]:
+    first = ready[0]
+    if first.alone:
+        return [first]
+    batch, images = [first], first.images
+    for task in ready[1:]:
+        if task.alone or task.kind != first.kind or images + task.images > size:
+            continue
+        batch.append(task)
+        images += task.images
+    return batch

@@ -1,0 +1,140 @@
+"""Puts back what was lost on the way: jobs of workers that died, jobs whose pause is over, jobs in no place at all.
+
+Every worker has a janitor and one at a time, by a lock in Redis, does the round.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from itertools import islice
+
+import redis
+from rq.defaults import RQ_KEY_PREFIX as RQ
+from rq.results import Result as Outcome
+from rq.serializers import JSONSerializer
+from rq.utils import now, utcformat
+
+from worker import scripts
+from worker.contract import PREFIX, SCHEMA
+
+log = logging.getLogger("boxlift.janitor")
+
+LOCK = PREFIX + "janitor"
+SWEEP = 20.0
+"""Seconds between two searches for jobs in no place."""
+
+
+class Janitor:
+    """One round is `tidy()`; `run` repeats it until `stop` is set. Survives any outage of Redis."""
+
+    def __init__(
+        self, client: redis.Redis, name: str, queues: Sequence[str], *, interval: float = 2.0, grace: float = 6.0
+    ) -> None:
+        self._client = client
+        self._name = name
+        self._queues = list(queues)
+        self._interval = interval
+        self._grace = grace
+        self._due = client.register_script(scripts.DUE)
+        self._expired = client.register_script(scripts.EXPIRED)
+        self._fail = client.register_script(scripts.FAIL)
+        self._stray = client.register_script(scripts.STRAY)
+        # After an outage, leases have ended that their holders could not renew: they get the time to do so.
+        self._judge_from = time.monotonic() + grace
+        self._last = time.monotonic()
+        self._swept = time.monotonic()
+        self._suspects: set[str] = set()
+
+    def run(self, stop: threading.Event) -> None:
+        """Rounds until `stop` is set."""
+        while not stop.wait(self._interval):
+            try:
+                self.tidy()
+            except (redis.ConnectionError, redis.TimeoutError, redis.ResponseError) as error:
+                log.warning("no round: %s", error, extra={"event": "janitor-waits"})
+
+    def tidy(self) -> int:
+        """One round, unless another worker does it. Returns how many jobs were put back or ended."""
+        held = int(self._interval * 2500)
+        if not self._client.set(LOCK, self._name, nx=True, px=held):
+            if self._client.get(LOCK) != self._name.encode():
+                self._seen()
+                return 0
+            self._client.pexpire(LOCK, held)
+        moved = int(self._due(self._queues, []))
+        self._seen()
+        if time.monotonic() >= self._judge_from:
+            moved += self._release()
+            if time.monotonic() - self._swept > SWEEP:
+                self._swept = time.monotonic()
+                moved += self.sweep()
+        return moved
+
+    def _seen(self) -> None:
+        """Redis answered just now; a long silence before it means that leases are not to be trusted yet."""
+        moment = time.monotonic()
+        if moment - self._last > self._interval + self._grace:
+            self._judge_from = moment + self._grace
+        self._last = moment
+
+    def _release(self) -> int:
+        """End the try of every job whose lease has ended: its worker died or hangs."""
+        count = 0
+        for row in self._expired(self._queues, []):
+            queue, entry, lasted, timeout, ttl, worker = (cell.decode() for cell in row)
+            job, _, execution = entry.rpartition(":")
+            reason = (
+                f"took longer than its {timeout} s, so its worker {worker} was ended: "
+                "look at the image, or raise BOXLIFT_JOB_TIMEOUT"
+                if 0 < float(timeout) <= float(lasted)
+                else f"its worker {worker} died in the midst of it (killed, crashed or no memory left): look at the image"
+            )
+            outcome = Outcome(
+                job,
+                Outcome.Type.FAILED,
+                self._client,
+                exc_string=reason,
+                worker_name=worker,
+                serializer=JSONSerializer,
+            )
+            fields = [part for pair in outcome.serialize().items() for part in pair]
+            args = [queue, job, execution, 1, 0, 1, max(1, int(ttl)), utcformat(now()), reason]
+            state = self._fail([], [*args, *fields])
+            count += 1
+            log.warning("%s: %s, now %s", job, reason, state.decode(), extra={"event": "lease-ended", "job": job})
+        return count
+
+    def sweep(self) -> int:
+        """Requeue jobs that say they wait or run and are in no list: what a stock RQ worker loses when it dies
+        between pop and start. Only what two sweeps in a row found missing, since jobs move all the time."""
+        said: set[str] = set()
+        prefix = f"{RQ}:job:"
+        keys = self._client.scan_iter(match=f"{prefix}bl{SCHEMA}-*", count=1000)
+        while chunk := [key.decode() for key in islice(keys, 1000)]:
+            pipe = self._client.pipeline(transaction=False)
+            for key in chunk:
+                pipe.hget(key, "status")
+            statuses = pipe.execute()
+            said |= {k[len(prefix) :] for k, s in zip(chunk, statuses, strict=True) if s in (b"queued", b"started")}
+        missing = said - self._present() if said else set()
+        again = sorted(missing & self._suspects)
+        self._suspects = missing - set(again)
+        found = self._stray(self._queues, again) if again else []
+        for job in found:
+            log.warning(
+                "%s was in no queue and is back", job.decode(), extra={"event": "stray", "job": job.decode()}
+            )
+        return len(found)
+
+    def _present(self) -> set[str]:
+        pipe = self._client.pipeline(transaction=True)
+        for queue in self._queues:
+            pipe.lrange(f"{RQ}:queue:{queue}", 0, -1)
+            pipe.zrange(f"{RQ}:wip:{queue}", 0, -1)
+        lists = pipe.execute()
+        queued = {job.decode() for jobs in lists[::2] for job in jobs}
+        running = {entry.decode().rpartition(":")[0] for entries in lists[1::2] for entry in entries}
+        return queued | running

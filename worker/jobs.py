@@ -1,0 +1,122 @@
+"""What an RQ job runs: addresses of images in, boxes out. Photos that cannot be used cost only themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import tenacity
+
+from worker.contract import Detection, ImageRef, ImageResult, Model, Plan, Request, Result
+from worker.errors import ImageError, ImageFetchError, QueueError
+from worker.images import FetchPolicy, ImageLimits, Photo, decode, fetch
+from worker.images.fetch import printable
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Localizer(Protocol):
+        """What a worker needs of `worker.localizer.Localizer`."""
+
+        @property
+        def model(self) -> Model: ...
+
+        def localize(
+            self,
+            images: Sequence[Photo],
+            *,
+            classes: Sequence[Sequence[int] | None],
+            max_boxes: int = 1,
+            min_score: float = 0.0,
+        ) -> list[list[Detection]]: ...
+
+
+Loaded = Photo | ImageError
+"""An image as it came: its pixels, or why there are none."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a worker process has ready for every job."""
+
+    localizer: Localizer
+    policy: FetchPolicy = field(default_factory=FetchPolicy)
+    limits: ImageLimits = field(default_factory=ImageLimits)
+
+    def load(self, ref: ImageRef) -> Loaded:
+        """Fetch and decode one image, trying again at once where a server stumbled. Raises no ImageError."""
+        try:
+            return decode(self._fetch(ref.url), self.limits, name=printable(ref.url))
+        except ImageError as error:
+            return error
+
+    def _fetch(self, url: str) -> bytes:
+        for attempt in tenacity.Retrying(
+            retry=tenacity.retry_if_exception(lambda e: isinstance(e, ImageFetchError) and e.retryable),
+            stop=tenacity.stop_after_attempt(3) | tenacity.stop_after_delay(self.policy.timeout / 2),
+            wait=tenacity.wait_exponential_jitter(initial=0.2, max=1.0),
+            reraise=True,
+        ):
+            with attempt:
+                return fetch(url, self.policy)
+        raise AssertionError("unreachable")
+
+    def localize(
+        self, requests: Sequence[Request], plans: Sequence[Plan], loaded: Sequence[Sequence[Loaded]]
+    ) -> list[Result]:
+        """Results of several requests whose images are loaded, through the network together.
+
+        All plans must agree on `max_boxes` and `min_score`; their classes may differ.
+        """
+        photos = [
+            (number, image) for number, images in enumerate(loaded) for image in images if isinstance(image, Photo)
+        ]
+        found = iter(
+            self.localizer.localize(
+                [photo for _, photo in photos],
+                classes=[plans[number].classes for number, _ in photos],
+                max_boxes=plans[0].max_boxes,
+                min_score=plans[0].min_score,
+            )
+            if photos
+            else []
+        )
+        version = self.localizer.model.version
+        return [
+            Result(
+                project=request.project,
+                task=request.task,
+                model_version=version,
+                plan=request.plan,
+                images=tuple(
+                    ImageResult(ref, image.width, image.height, tuple(next(found)))
+                    if isinstance(image, Photo)
+                    else ImageResult(ref, error=str(image))
+                    for ref, image in zip(request.images, images, strict=True)
+                ),
+            )
+            for request, images in zip(requests, loaded, strict=True)
+        ]
+
+
+_installed: tuple[Bench, Callable[[str], Plan]] | None = None
+
+
+def install(bench: Bench, plan: Callable[[str], Plan]) -> None:
+    """What `localize` uses in this process; `plan` finds a plan by its digest."""
+    global _installed
+    _installed = bench, plan
+
+
+def localize(request: dict[str, Any]) -> dict[str, Any]:
+    """The function that jobs name: `Request.to_dict()` in, `Result.to_dict()` out.
+
+    Raises QueueError in a process that is no Boxlift worker, and whatever the network raises.
+    """
+    if _installed is None:
+        raise QueueError("this process has no network loaded: start `boxlift worker`, not `rq worker`")
+    bench, plan = _installed
+    asked = Request.from_dict(request)
+    loaded = [bench.load(ref) for ref in asked.images]
+    return bench.localize([asked], [plan(asked.plan)], [loaded])[0].to_dict()

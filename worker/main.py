@@ -1,0 +1,308 @@
+"""The worker process: jobs from Redis, images ahead, one batch after another through the network.
+
+    take ──► load images in threads ──► batch ──► network ──► finish
+     │  lease renewed by a thread            watchdog ends a process that hangs
+
+Nothing is imported because a job says so: `worker.jobs.localize` is the only thing that is ever run.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from types import FrameType
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import redis
+
+from worker import jobs
+from worker.batching import BatchSize, Task, choose
+from worker.contract import BULK, INTERACTIVE, Result
+from worker.errors import BoxliftError
+from worker.images import FetchPolicy, ImageLimits
+from worker.janitor import Janitor
+from worker.lease import Keeper, Registration
+from worker.ledger import Held, Ledger, connect
+from worker.patience import patiently
+from worker.plans import Plans
+from worker.stats import Stats
+from worker.watchdog import Watchdog
+
+log = logging.getLogger("boxlift.worker")
+T = TypeVar("T")
+
+QUEUES = (INTERACTIVE, BULK)
+IDLE = 0.25
+"""Seconds between two looks at the bulk queue while there is nothing to do; urgent jobs wake the worker at once."""
+PAUSES = (30.0, 5.0)
+"""Seconds before an image that could not be fetched is tried again, by tries left after that (0, 1 and more)."""
+
+
+class BatchWorker:
+    """Runs jobs until told to stop. One for each process."""
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        bench: jobs.Bench,
+        *,
+        name: str,
+        batch: int = 8,
+        batch_seconds: float = 1.0,
+        loaders: int = 4,
+        lease: float = 15.0,
+        burst: bool = False,
+        about: dict[str, Any] | None = None,
+    ) -> None:
+        self.name = name
+        self._bench = bench
+        self._burst = burst
+        self._size = BatchSize(batch, batch_seconds)
+        self._ledger = Ledger(client, name, QUEUES, lease=lease)
+        self._plans = Plans(client, bench.localizer.model)
+        self._stats = Stats(client)
+        self._watchdog = Watchdog()
+        self._loaders = ThreadPoolExecutor(loaders, thread_name_prefix="load")
+        self._stop = threading.Event()
+        self._tasks: list[Task] = []
+        self._done = 0
+        self._started = time.monotonic()
+        model = bench.localizer.model
+        self._about = {"host": socket.gethostname(), "version": model.version, "network": model.network} | (
+            about or {}
+        )
+        self._registration = Registration(client, name, QUEUES, model)
+        self._keeper = Keeper(self._ledger, self._registration, self._holding, self._describe, self.stop)
+        self._janitor = Janitor(client, name, QUEUES)
+
+    def stop(self) -> None:
+        """Finish the batch that runs, give the other jobs back, and return from `work`."""
+        self._stop.set()
+
+    def work(self) -> int:
+        """Run jobs until `stop`, or with `burst` until both queues are empty. Returns how many were finished."""
+        jobs.install(self._bench, self._plans.get)
+        self._calmly(lambda: self._registration.enter(self._describe()))
+        self._keeper.start()
+        janitor = threading.Thread(target=self._janitor.run, args=(self._stop,), name="janitor", daemon=True)
+        janitor.start()
+        log.info("ready: %s", self._bench.localizer.model.version, extra={"event": "ready", "worker": self.name})
+        try:
+            while not self._stop.is_set() and self._step():
+                pass
+        finally:
+            self._stop.set()
+            self._leave()
+        return self._done
+
+    def _step(self) -> bool:
+        """Take, then run one batch. False if there is nothing left to do in a burst."""
+        self._take()
+        if not self._tasks:
+            if self._burst:
+                return False
+            self._calmly(lambda: self._ledger.wait(IDLE))
+            return True
+        batch = choose(self._tasks, self._size.size)
+        if batch:
+            self._run(batch)
+        else:
+            # An image that never comes, say because a decoder hangs, must not stop everything for ever.
+            self._watchdog.by(min(task.since + task.held.timeout for task in self._tasks if not task.ready))
+            waiting = [future for task in self._tasks for future in task.loading if not future.done()]
+            wait(waiting, timeout=0.01, return_when=FIRST_COMPLETED)
+        return True
+
+    def _take(self) -> None:
+        if any(task.alone for task in self._tasks):
+            return
+        ahead = sum(task.images for task in self._tasks)
+        room = max(0, 2 * self._size.size - ahead)
+        # Urgent jobs are always taken, so that they never wait for more than the batch that runs.
+        limits = {INTERACTIVE: max(1, room), BULK: room}
+        for held in self._calmly(lambda: self._ledger.take(limits, holding=len(self._tasks))):
+            self._open(held)
+
+    def _open(self, held: Held) -> None:
+        try:
+            request = held.request()
+            plan = self._calmly(lambda: self._plans.plan(request))
+        except BoxliftError as error:
+            self._fail(held, str(error), again=False)
+            return
+        loading: list[Future[jobs.Loaded]] = [self._loaders.submit(self._bench.load, ref) for ref in request.images]
+        self._tasks.append(Task(held, request, plan, loading))
+
+    def _run(self, batch: list[Task]) -> None:
+        self._watch(batch)
+        for task in batch:
+            trouble = task.trouble()
+            if trouble and task.held.retries_left > 0:
+                self._fail(task.held, trouble, delay=PAUSES[min(task.held.retries_left - 1, 1)])
+                self._tasks.remove(task)
+        batch = [task for task in batch if task in self._tasks]
+        if batch:
+            self._localize(batch)
+        self._watchdog.off()
+        self._calmly(self._stats.flush)
+
+    def _localize(self, batch: list[Task]) -> None:
+        images = sum(task.images for task in batch)
+        start = time.monotonic()
+        try:
+            results = self._bench.localize(
+                [task.request for task in batch], [task.plan for task in batch], [task.loaded() for task in batch]
+            )
+        except Exception as error:  # noqa: BLE001 - whatever it is, it concerns one job of the batch and no other
+            self._rescue(batch, error, images)
+            return
+        seconds = time.monotonic() - start
+        self._size.took(images, seconds)
+        self._stats.add("images", sum(len(task.loading) for task in batch))
+        self._stats.total("busy", seconds)
+        for task, result in zip(batch, results, strict=True):
+            self._finish(task, result)
+
+    def _rescue(self, batch: list[Task], error: Exception, images: int) -> None:
+        """A batch raised. Alone, each task succeeds or fails for itself."""
+        if _out_of_memory(error):
+            self._size.too_large(images)
+        if len(batch) > 1:
+            log.warning(
+                "a batch of %d raised %s: its jobs run one by one",
+                len(batch),
+                type(error).__name__,
+                extra={"event": "batch-failed", "worker": self.name},
+            )
+            for task in batch:
+                self._watch([task])
+                self._localize([task])
+            return
+        task = batch[0]
+        log.error("%s raised", task.held.id, exc_info=error, extra=self._labels(task))
+        # To people and to Label Studio goes what happened; the traceback stays in this worker's log.
+        self._fail(task.held, f"{type(error).__name__}: {str(error)[:500]}", task=task)
+
+    def _finish(self, task: Task, result: Result) -> None:
+        stored = self._calmly(lambda: self._ledger.finish(task.held, task.request, result))
+        self._tasks.remove(task)
+        queue = task.held.queue
+        if not stored:
+            self._stats.add(f"jobs:{queue}:lost")
+            return
+        self._done += 1
+        self._stats.add(f"jobs:{queue}:finished")
+        self._stats.add("images:failed", sum(image.error is not None for image in result.images))
+        seconds = task.held.waited + time.monotonic() - task.held.taken
+        self._stats.latency(queue, seconds)
+        log.info("finished in %.2f s", seconds, extra=self._labels(task) | {"event": "finished"})
+
+    def _fail(
+        self, held: Held, reason: str, *, again: bool = True, delay: float = 0.0, task: Task | None = None
+    ) -> None:
+        state = self._calmly(lambda: self._ledger.fail(held, reason, again=again, delay=delay))
+        if task is not None:
+            self._tasks.remove(task)
+        outcome = {"failed": "failed", "lost": "lost"}.get(state, "retried")
+        self._stats.add(f"jobs:{held.queue}:{outcome}")
+        log.warning("%s: %s", state, reason, extra={"event": outcome, "job": held.id, "tries": held.tries})
+
+    def _leave(self) -> None:
+        self._watchdog.off()
+        self._loaders.shutdown(wait=False, cancel_futures=True)
+        for task in reversed(self._tasks):  # each goes to the front, so the first one last
+            self._calmly(lambda held=task.held: self._ledger.give_back(held))  # type: ignore[misc]
+        self._tasks.clear()
+        self._keeper.stop()
+        self._calmly(self._stats.flush)
+        self._calmly(self._registration.leave)
+        log.info("stopped after %d jobs", self._done, extra={"event": "stopped", "worker": self.name})
+
+    def _watch(self, batch: Sequence[Task]) -> None:
+        self._watchdog.by(time.monotonic() + max(task.held.timeout for task in batch))
+
+    def _holding(self) -> list[Held]:
+        return [task.held for task in list(self._tasks)]
+
+    def _describe(self) -> dict[str, Any]:
+        rate = 1 / self._size.per_image if self._size.per_image else 0.0
+        return self._about | {
+            "rate": round(rate, 3),
+            "batch": self._size.size,
+            "held": len(self._tasks),
+            "done": self._done,
+            "up": round(time.monotonic() - self._started, 1),
+        }
+
+    def _labels(self, task: Task) -> dict[str, Any]:
+        request, held = task.request, task.held
+        return {
+            "project": request.project,
+            "task": request.task,
+            "job": held.id,
+            "queue": held.queue,
+            "tries": held.tries,
+        }
+
+    def _calmly(self, call: Callable[[], T]) -> T:
+        return patiently(call, stop=self._stop)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # torch's own class would have to be imported for this; its message is part of its interface.
+    return isinstance(error, MemoryError) or "out of memory" in str(error).lower()
+
+
+def run_worker(
+    url: str,
+    localizer: jobs.Localizer,
+    *,
+    policy: FetchPolicy | None = None,
+    limits: ImageLimits | None = None,
+    name: str | None = None,
+    batch: int = 8,
+    batch_seconds: float = 1.0,
+    loaders: int = 4,
+    lease: float = 15.0,
+    burst: bool = False,
+    about: dict[str, Any] | None = None,
+) -> int:
+    """Run a worker in this process, its main thread, until SIGTERM or SIGINT. Returns how many jobs it finished.
+
+    `url` is Redis's address. `batch` is the most images that go through the network at once, and `batch_seconds`
+    how long a batch may take at most, once speeds are known. `loaders` threads fetch and decode ahead. `lease`
+    is how many seconds after its last sign of life a worker's jobs go to another. With `burst` it ends when both
+    queues are empty.
+    """
+    name = name or f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
+    client = connect(url, name=name)
+    bench = jobs.Bench(localizer, policy or FetchPolicy(), limits or ImageLimits())
+    worker = BatchWorker(
+        client,
+        bench,
+        name=name,
+        batch=batch,
+        batch_seconds=batch_seconds,
+        loaders=loaders,
+        lease=lease,
+        burst=burst,
+        about=about,
+    )
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        log.info("%s: stopping after this batch", signal.Signals(signum).name, extra={"event": "stopping"})
+        worker.stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    try:
+        return worker.work()
+    finally:
+        client.close()

@@ -1,0 +1,218 @@
+"""The moves of a job between its places in Redis, each one Lua script and so all or nothing.
+
+RQ's own places and formats are used throughout, so that its tools show the truth: the queue's list, the
+`wip` set of running jobs scored by the end of their lease, the sets of finished, failed and scheduled jobs,
+and the stream of a job's results. A job is in exactly one of them at any moment; where RQ takes two steps
+(pop, then start), a worker killed in between loses the job, so here there is one. Time is Redis's own:
+clocks of different machines do not matter.
+
+Three fields are added to RQ's job hash: `tries` (times started), `ended` (unix time), `reason` (of a failure).
+"""
+
+from __future__ import annotations
+
+from rq.defaults import RQ_KEY_PREFIX
+
+_HEAD = f"""
+local rq = '{RQ_KEY_PREFIX}:'
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
+"""
+
+TAKE = (
+    _HEAD
+    + """
+-- KEYS: names of queues, most urgent first. ARGV: worker, execution, lease, holding, now as text, a limit for
+-- each queue. A job that was started before may be what killed its worker, so it is taken only by a worker
+-- that holds nothing else, and then alone.
+local worker, execution, lease, holding, written = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
+local taken = {}
+for i, queue in ipairs(KEYS) do
+  local list, limit = rq .. 'queue:' .. queue, tonumber(ARGV[5 + i])
+  while limit > 0 do
+    local id = redis.call('LINDEX', list, 0)
+    if not id then break end
+    local job = rq .. 'job:' .. id
+    local status, tries = unpack(redis.call('HMGET', job, 'status', 'tries'))
+    if status ~= 'queued' then
+      redis.call('LPOP', list)  -- cancelled, expired, or queued twice
+    else
+      local again = tonumber(tries or '0') > 0
+      if again and (holding > 0 or #taken > 0) then break end
+      redis.call('LPOP', list)
+      redis.call('HSET', job, 'status', 'started', 'worker_name', worker, 'started_at', written,
+                 'last_heartbeat', written, 'started', now)
+      redis.call('HINCRBY', job, 'tries', 1)
+      redis.call('PERSIST', job)
+      redis.call('ZADD', rq .. 'wip:' .. queue, now + lease, id .. ':' .. execution)
+      local fields = redis.call('HMGET', job, 'data', 'retries_left', 'timeout', 'queued', 'result_ttl',
+                                'failure_ttl')
+      taken[#taken + 1] = {queue, id, tostring(tonumber(tries or '0') + 1), fields[1] or '', fields[2] or '0',
+                           fields[3] or '0', tostring(now - tonumber(fields[4] or now)), fields[5] or '0',
+                           fields[6] or '0'}
+      limit = limit - 1
+      if again then return taken end
+    end
+  end
+end
+return taken
+"""
+)
+
+FINISH = (
+    _HEAD
+    + """
+-- KEYS: waiting, outbox, outboxes. ARGV: queue, id, execution, ttl, ended as text, project, task, result, then
+-- the fields of RQ's result. 0: the lease is lost, another worker has or had the job; nothing is written.
+local queue, id, ttl = ARGV[1], ARGV[2], tonumber(ARGV[4])
+if redis.call('ZREM', rq .. 'wip:' .. queue, id .. ':' .. ARGV[3]) == 0 then return 0 end
+local job, results = rq .. 'job:' .. id, rq .. 'results:' .. id
+if redis.call('EXISTS', job) == 0 then return 0 end
+redis.call('HSET', job, 'status', 'finished', 'ended_at', ARGV[5], 'ended', now)
+redis.call('HDEL', job, 'reason', 'exc_info')
+redis.call('EXPIRE', job, ttl)
+redis.call('DEL', results)
+redis.call('XADD', results, '*', unpack(ARGV, 9))
+redis.call('EXPIRE', results, ttl)
+redis.call('ZADD', rq .. 'finished:' .. queue, now + ttl, id)
+if redis.call('DEL', KEYS[1]) == 0 then  -- nobody waits for it any more
+  redis.call('HSET', KEYS[2], ARGV[7], ARGV[8])
+  redis.call('SADD', KEYS[3], ARGV[6])
+end
+return 1
+"""
+)
+
+FAIL = (
+    _HEAD
+    + """
+-- ARGV: queue, id, execution, again (1: while tries are left), delay, expired (1: only if the lease has ended),
+-- ttl, ended as text, reason, then the fields of RQ's result.
+-- Returns 'lost', 'queued', 'scheduled' or 'failed'.
+local queue, id, delay = ARGV[1], ARGV[2], tonumber(ARGV[5])
+local wip, entry, job = rq .. 'wip:' .. queue, id .. ':' .. ARGV[3], rq .. 'job:' .. id
+local lease = redis.call('ZSCORE', wip, entry)
+if not lease or (ARGV[6] == '1' and tonumber(lease) > now) then return 'lost' end
+redis.call('ZREM', wip, entry)
+if redis.call('EXISTS', job) == 0 then return 'lost' end
+if ARGV[6] == '1' and redis.call('HGET', job, 'status') ~= 'started' then return 'lost' end
+redis.call('HSET', job, 'reason', ARGV[9])
+local left = tonumber(redis.call('HGET', job, 'retries_left') or '0')
+if ARGV[4] == '1' and left > 0 then
+  redis.call('HSET', job, 'retries_left', left - 1)
+  if delay > 0 then
+    redis.call('HSET', job, 'status', 'scheduled')
+    redis.call('ZADD', rq .. 'scheduled:' .. queue, now + delay, id)
+    return 'scheduled'
+  end
+  redis.call('HSET', job, 'status', 'queued')
+  redis.call('RPUSH', rq .. 'queue:' .. queue, id)
+  return 'queued'
+end
+local ttl, results = tonumber(ARGV[7]), rq .. 'results:' .. id
+redis.call('HSET', job, 'status', 'failed', 'ended_at', ARGV[8], 'ended', now)
+redis.call('EXPIRE', job, ttl)
+redis.call('DEL', results)
+redis.call('XADD', results, '*', unpack(ARGV, 10))
+redis.call('EXPIRE', results, ttl)
+redis.call('ZADD', rq .. 'failed:' .. queue, now + ttl, id)
+return 'failed'
+"""
+)
+
+GIVE_BACK = (
+    _HEAD
+    + """
+-- ARGV: queue, id, execution, counted (1: the try stays counted). Back to the front of its queue.
+local queue, id = ARGV[1], ARGV[2]
+if redis.call('ZREM', rq .. 'wip:' .. queue, id .. ':' .. ARGV[3]) == 0 then return 0 end
+local job = rq .. 'job:' .. id
+if redis.call('EXISTS', job) == 0 then return 0 end
+redis.call('HSET', job, 'status', 'queued')
+if ARGV[4] ~= '1' then redis.call('HINCRBY', job, 'tries', -1) end
+redis.call('LPUSH', rq .. 'queue:' .. queue, id)
+return 1
+"""
+)
+
+RENEW = (
+    _HEAD
+    + """
+-- ARGV: lease, then queue and entry of each job held. Returns those whose lease is lost.
+local lost = {}
+for i = 2, #ARGV, 2 do
+  local wip = rq .. 'wip:' .. ARGV[i]
+  if redis.call('ZSCORE', wip, ARGV[i + 1]) then
+    redis.call('ZADD', wip, now + tonumber(ARGV[1]), ARGV[i + 1])
+  else
+    lost[#lost + 1] = ARGV[i + 1]
+  end
+end
+return lost
+"""
+)
+
+DUE = (
+    _HEAD
+    + """
+-- KEYS: names of queues. Jobs whose pause is over go back into their queue. Returns how many.
+local moved = 0
+for _, queue in ipairs(KEYS) do
+  local set = rq .. 'scheduled:' .. queue
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', set, 0, now, 'LIMIT', 0, 500)) do
+    redis.call('ZREM', set, id)
+    if redis.call('HGET', rq .. 'job:' .. id, 'status') == 'scheduled' then
+      redis.call('HSET', rq .. 'job:' .. id, 'status', 'queued')
+      redis.call('RPUSH', rq .. 'queue:' .. queue, id)
+      moved = moved + 1
+    end
+  end
+end
+return moved
+"""
+)
+
+EXPIRED = (
+    _HEAD
+    + """
+-- KEYS: names of queues. Entries of the wip sets whose lease has ended, at most 500: queue, entry, seconds since
+-- the job was started, timeout, failure_ttl, worker.
+local found = {}
+for _, queue in ipairs(KEYS) do
+  for _, entry in ipairs(redis.call('ZRANGEBYSCORE', rq .. 'wip:' .. queue, 0, now, 'LIMIT', 0, 500)) do
+    local id = string.match(entry, '^(.*):[^:]*$')
+    local fields = redis.call('HMGET', rq .. 'job:' .. id, 'started', 'timeout', 'failure_ttl', 'worker_name')
+    found[#found + 1] = {queue, entry, tostring(now - tonumber(fields[1] or now)), fields[2] or '0',
+                         fields[3] or '0', fields[4] or ''}
+  end
+end
+return found
+"""
+)
+
+STRAY = (
+    _HEAD
+    + """
+-- KEYS: names of queues. ARGV: job ids that are said to be queued or started. Those that are in no place go
+-- back into the queue they came from. Returns their ids.
+local present = {}
+for _, queue in ipairs(KEYS) do
+  for _, id in ipairs(redis.call('LRANGE', rq .. 'queue:' .. queue, 0, -1)) do present[id] = true end
+  for _, entry in ipairs(redis.call('ZRANGE', rq .. 'wip:' .. queue, 0, -1)) do
+    present[string.match(entry, '^(.*):[^:]*$') or entry] = true
+  end
+end
+local found = {}
+for _, id in ipairs(ARGV) do
+  local job = rq .. 'job:' .. id
+  local status, queue = unpack(redis.call('HMGET', job, 'status', 'origin'))
+  if not present[id] and (status == 'queued' or status == 'started') and queue then
+    redis.call('LREM', rq .. 'queue:' .. queue .. ':intermediate', 0, id)
+    redis.call('HSET', job, 'status', 'queued')
+    redis.call('RPUSH', rq .. 'queue:' .. queue, id)
+    found[#found + 1] = id
+  end
+end
+return found
+"""
+)
