@@ -14,6 +14,7 @@ from backend.settings import Settings
 from worker.errors import BoxliftError
 
 OK, WARN, FAIL = "ok", "warning", "failed"
+NEW_TOKEN = "create a personal access token in Label Studio (Account & Settings) and set LABEL_STUDIO_API_KEY to it"
 OLDEST_REDIS = (6, 2)
 """LMOVE, which jobs are taken with, came with it."""
 PACKAGES = (
@@ -199,7 +200,7 @@ def _check_token(client: object, url: str, token: str) -> Check:
             answer = client.post(f"{url}/api/token/refresh/", json={"refresh": token})
             if not answer.is_success:
                 return Check(
-                    "token", FAIL, f"the {kind} is not valid any more (status {answer.status_code})", create
+                    "token", FAIL, f"the {kind} is not valid any more (status {answer.status_code})", NEW_TOKEN
                 )
             header = f"Bearer {answer.json()['access']}"
         else:
