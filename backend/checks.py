@@ -14,7 +14,7 @@ from backend.settings import Settings
 from worker.errors import BoxliftError
 
 OK, WARN, FAIL = "ok", "warning", "failed"
-NEW_TOKEN = "create a personal access token in Label Studio (Account & Settings) and set LABEL_STUDIO_API_KEY to it"
+RENEWAL = "create a personal access token in Label Studio (Account & Settings) and set LABEL_STUDIO_API_KEY to it"
 OLDEST_REDIS = (6, 2)
 """LMOVE, which jobs are taken with, came with it."""
 PACKAGES = (
@@ -192,7 +192,7 @@ def _check_token(client: object, url: str, token: str) -> Check:
 
     assert isinstance(client, httpx.Client)  # noqa: S101 - narrows the type
     if not token:
-        return Check("token", FAIL, "none is set: uploads cannot be read, late answers not be pushed", NEW_TOKEN)
+        return Check("token", FAIL, "none is set: uploads cannot be read, late answers not be pushed", RENEWAL)
     personal = token.count(".") == 2  # a JSON web token
     kind = "personal access token" if personal else "legacy token"
     try:
@@ -200,7 +200,7 @@ def _check_token(client: object, url: str, token: str) -> Check:
             answer = client.post(f"{url}/api/token/refresh/", json={"refresh": token})
             if not answer.is_success:
                 return Check(
-                    "token", FAIL, f"the {kind} is not valid any more (status {answer.status_code})", NEW_TOKEN
+                    "token", FAIL, f"the {kind} is not valid any more (status {answer.status_code})", RENEWAL
                 )
             header = f"Bearer {answer.json()['access']}"
         else:
@@ -211,8 +211,8 @@ def _check_token(client: object, url: str, token: str) -> Check:
     if answer.is_success:
         return Check("token", OK, f"{kind} of {answer.json().get('email', 'a user')}")
     if personal:
-        return Check("token", FAIL, f"the {kind} is refused (status {answer.status_code})", NEW_TOKEN)
-    advice = f"{NEW_TOKEN}; or allow legacy tokens in the organisation's settings"
+        return Check("token", FAIL, f"the {kind} is refused (status {answer.status_code})", RENEWAL)
+    advice = f"{RENEWAL}; or allow legacy tokens in the organisation's settings"
     return Check(
         "token", FAIL, f"the {kind} is refused (status {answer.status_code}): they are off by default", advice
     )
