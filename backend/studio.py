@@ -1,0 +1,178 @@
+"""Label Studio's API, as far as Boxlift uses it: thin over label_studio_sdk, with errors that say what to do.
+
+Personal access tokens are refreshed by the SDK; legacy tokens are used as they are where the server allows them.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+from label_studio_sdk import LabelStudio
+from label_studio_sdk.core.api_error import ApiError
+
+from worker.errors import StudioError
+
+if TYPE_CHECKING:
+    from label_studio_sdk.projects.client_ext import ProjectExt
+    from label_studio_sdk.types import MlBackend, Webhook
+
+T = TypeVar("T")
+PAGE = 1000
+"""Tasks, or predictions, in one request."""
+
+_ADVICE = {
+    401: "check LABEL_STUDIO_API_KEY: copy a personal access token from Account & Settings; legacy tokens are off "
+    "unless the organization allows them",
+    403: "the token's user may not do this, or the server does not allow this address",
+    404: "check LABEL_STUDIO_URL and the project's number",
+    429: "Label Studio asks for fewer requests; it is tried again later",
+}
+
+
+@contextmanager
+def _said(doing: str, where: str) -> Iterator[None]:
+    """Turn whatever the SDK raises into a StudioError without tokens or headers in it."""
+    try:
+        yield
+    except ApiError as error:
+        status = error.status_code or 0
+        advice = _ADVICE.get(status, "see Label Studio's log" if status >= 500 else "correct what it names")
+        reason = _detail(error.body)
+        raise StudioError(f"Label Studio at {where} refused {doing}: {status}{reason}; {advice}", status) from None
+    except httpx.TimeoutException:
+        raise StudioError(f"Label Studio at {where} did not answer in time for {doing}") from None
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise StudioError(
+            f"Label Studio at {where} cannot be reached for {doing} ({type(error).__name__}): "
+            "check LABEL_STUDIO_URL and that it runs"
+        ) from None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:  # pydantic's errors are ValueErrors
+        raise StudioError(
+            f"{where} does not answer like Label Studio for {doing} ({type(error).__name__}): "
+            "check LABEL_STUDIO_URL"
+        ) from None
+
+
+def _detail(body: Any) -> str:
+    """What Label Studio says about an error, in short."""
+    if isinstance(body, Mapping):
+        told = body.get("validation_errors") or body.get("detail")
+        if told:
+            return f" ({json.dumps(told, ensure_ascii=False) if not isinstance(told, str) else told})"[:300]
+    return ""
+
+
+class Studio:
+    """One Label Studio server and a token for it. Every method may raise StudioError. Safe between threads."""
+
+    def __init__(self, url: str, token: str, *, timeout: float = 30.0) -> None:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise StudioError("LABEL_STUDIO_URL must be an address like http://localhost:8080")
+        if not token:
+            raise StudioError("LABEL_STUDIO_API_KEY is not set: copy an access token from Account & Settings")
+        self.url = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
+        self._token = token
+        self._timeout = timeout
+
+    @functools.cached_property
+    def sdk(self) -> LabelStudio:
+        """The SDK's own client, for calls that this class does not wrap."""
+        with _said("reading the access token", self.url):
+            return LabelStudio(base_url=self.url, api_key=self._token, timeout=self._timeout)  # type: ignore[no-untyped-call]
+
+    def ping(self) -> str:
+        """Version of the server. Needs no token."""
+        return str(self._do("its version", lambda: self.sdk.versions.get().release))
+
+    def user(self) -> str:
+        """E-mail address of the token's user: a call that only a good token survives."""
+        return str(self._do("the token's user", lambda: self.sdk.users.whoami().email))
+
+    def headers(self) -> dict[str, str]:
+        """The Authorization header of a request to this server, refreshed if need be: for fetching images."""
+        headers = self._do("a fresh access token", lambda: self.sdk._client_wrapper.get_headers())
+        return {"Authorization": headers["Authorization"]}
+
+    def project(self, project: int) -> ProjectExt:
+        """A project with its labelling config and model_version."""
+        return self._do(f"project {project}", lambda: self.sdk.projects.get(id=project))
+
+    def set_model_version(self, project: int, version: str) -> None:
+        """Make a version the project's own: its scores are those that the Data Manager shows and sorts by.
+
+        Label Studio refuses (StudioError, status 400) a version that is neither the title of a connected backend
+        nor that of a stored prediction.
+        """
+        self._do(
+            f"model version {version} for project {project}",
+            lambda: self.sdk.projects.update(id=project, model_version=version),
+        )
+
+    def predicted(self, project: int, version: str, tasks: Iterable[int]) -> set[int]:
+        """Those of the tasks that have a prediction of this version already."""
+        wanted = sorted(set(tasks))
+        found: set[int] = set()
+        for start in range(0, len(wanted), PAGE):
+            part = wanted[start : start + PAGE]
+            found |= self._predicted(project, version, part[0], part[-1])
+        return found.intersection(wanted)
+
+    def _predicted(self, project: int, version: str, first: int, last: int) -> set[int]:
+        query = {
+            "filters": {
+                "conjunction": "and",
+                "items": [
+                    _filter("id", "in", "Number", {"min": first, "max": last}),
+                    _filter("predictions_model_versions", "contains", "List", [version]),
+                ],
+            }
+        }
+
+        def ids() -> set[int]:
+            fields = "id,predictions_model_versions"
+            pages: Iterable[Any] = self.sdk.tasks.list(
+                project=project, query=json.dumps(query), include=fields, page_size=PAGE
+            )
+            # The filter takes parts of versions too.
+            return {task.id for task in pages if version in str(task.predictions_model_versions).split(",")}
+
+        return self._do(f"tasks of project {project} with predictions", ids)
+
+    def import_predictions(self, project: int, predictions: Sequence[Mapping[str, Any]]) -> int:
+        """Store predictions ({task, result, score, model_version}) in bulk. Returns how many were created.
+
+        Label Studio drops those that do not fit its labelling config and says so only by a smaller number.
+        """
+        from label_studio_sdk.types import PredictionRequest
+
+        created = 0
+        for start in range(0, len(predictions), PAGE):
+            part = [PredictionRequest(**item) for item in predictions[start : start + PAGE]]
+            call = functools.partial(self.sdk.projects.import_predictions, id=project, request=part)
+            created += self._do(f"{len(part)} predictions for project {project}", call).created or 0
+        return created
+
+    def backends(self, project: int) -> list[MlBackend]:
+        """ML backends connected to a project."""
+        return self._do(f"backends of project {project}", lambda: self.sdk.ml.list(project=project))
+
+    def webhooks(self, project: int) -> list[Webhook]:
+        """Webhooks of a project."""
+        return self._do(f"webhooks of project {project}", lambda: self.sdk.webhooks.list(project=str(project)))
+
+    def _do(self, doing: str, call: Callable[[], T]) -> T:
+        _ = self.sdk  # made before: its own errors say what it was doing
+        with _said(doing, self.url):
+            return call()
+
+
+def _filter(column: str, operator: str, kind: str, value: object) -> dict[str, object]:
+    """One line of a Data Manager filter."""
+    return {"filter": f"filter:tasks:{column}", "operator": operator, "type": kind, "value": value}
