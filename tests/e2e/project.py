@@ -1,0 +1,48 @@
+"""A Label Studio project as the end-to-end tests use it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from backend.demo.studio_api import StudioApi
+
+SECONDS = 120.0
+"""Patience for predictions; a limit for a run that hangs, not a claim about speed."""
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project of the test's own, connected to the backend."""
+
+    studio: StudioApi
+    id: int
+    version: str
+
+    def retrieve(self, tasks: Sequence[int] | None = None) -> None:
+        """Press "Retrieve Predictions"."""
+        self.studio.retrieve_predictions(self.id, tasks)
+
+    def predictions(self) -> dict[int, list[dict[str, Any]]]:
+        """Task id → its stored predictions, whatever their version."""
+        found: dict[int, list[dict[str, Any]]] = {}
+        for item in self.studio.predictions(self.id):
+            found.setdefault(item["task"], []).append(item)
+        return found
+
+    def wait_for(self, tasks: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
+        """Predictions once all `tasks` have one; fails where that does not happen."""
+        deadline = time.monotonic() + SECONDS
+        while True:
+            stored = self.predictions()
+            missing = [task for task in tasks if task not in stored]
+            if not missing:
+                return stored
+            assert time.monotonic() < deadline, f"tasks {missing} of {list(tasks)} got no prediction"
+            time.sleep(0.2)
+
+
+NewProject = Callable[..., Project]
+"""Makes a project; its one argument is a labelling config, the demo's if not given."""
