@@ -27,6 +27,9 @@ LABELS = {
 }
 """Label of the project → the ImageNet classes that it stands for."""
 
+COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324")
+"""Of the labels in turn: they have to stand out from photos."""
+
 
 @dataclass(frozen=True)
 class Photo:
@@ -56,13 +59,14 @@ def photos() -> tuple[Photo, ...]:
 def label_config() -> str:
     """RectangleLabels over one image; `predicted_values` names the classes behind each label."""
     labels = "\n".join(
-        f"    <Label value={quoteattr(label)} predicted_values={quoteattr(','.join(classes))}/>"
-        for label, classes in LABELS.items()
+        f"    <Label value={quoteattr(label)} predicted_values={quoteattr(','.join(classes))}"
+        f" background={quoteattr(COLOURS[number % len(COLOURS)])}/>"
+        for number, (label, classes) in enumerate(LABELS.items())
     )
     return (
         "<View>\n"
         '  <Image name="image" value="$image" zoom="true"/>\n'
-        '  <RectangleLabels name="label" toName="image">\n'
+        '  <RectangleLabels name="label" toName="image" strokeWidth="3">\n'
         f"{labels}\n"
         "  </RectangleLabels>\n"
         "</View>\n"
