@@ -59,6 +59,12 @@ class Settings:
         "classes without a label: skip, or only-label",
         choices=("skip", "only-label"),
     )
+    preannotate: str = _setting(
+        "BOXLIFT_PREANNOTATE",
+        "no",
+        "whether new tasks are predicted as soon as Label Studio tells of them",
+        choices=("no", "yes"),
+    )
     max_image_bytes: int = _setting("BOXLIFT_MAX_IMAGE_BYTES", 64 << 20, "largest image file, in bytes")
     max_image_pixels: int = _setting("BOXLIFT_MAX_IMAGE_PIXELS", 120_000_000, "largest image, in pixels")
     fetch_timeout: float = _setting("BOXLIFT_FETCH_TIMEOUT", 30.0, "seconds to fetch one image")
@@ -72,6 +78,10 @@ class Settings:
         (),
         "further hosts that images may come from, separated by commas; * for any public host",
     )
+    queue_limit: int = _setting(
+        "BOXLIFT_QUEUE_LIMIT", 100_000, "most tasks that may wait; above it /predict answers 503"
+    )
+    log_format: str = _setting("BOXLIFT_LOG_FORMAT", "text", "text or json", choices=("text", "json"))
     log_level: str = _setting(
         "BOXLIFT_LOG_LEVEL",
         "INFO",

@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
+from typing import Any
 
 import redis
 from rq.defaults import RQ_KEY_PREFIX as RQ
@@ -18,7 +19,7 @@ from rq.serializers import JSONSerializer
 from rq.utils import now, utcformat
 
 from worker import scripts
-from worker.contract import PREFIX, SCHEMA
+from worker.contract import PREFIX, SCHEMA, WORKERS_KEY
 
 log = logging.getLogger("boxlift.janitor")
 
@@ -67,7 +68,7 @@ class Janitor:
         moved = int(self._due(self._queues, []))
         self._seen()
         if time.monotonic() >= self._judge_from:
-            moved += self._release()
+            moved += self._end(self._expired(self._queues, [""]), expired=True, how="died or hung")
             if time.monotonic() - self._swept > SWEEP:
                 self._swept = time.monotonic()
                 moved += self.sweep()
@@ -80,18 +81,20 @@ class Janitor:
             self._judge_from = moment + self._grace
         self._last = moment
 
-    def _release(self) -> int:
-        """End the try of every job whose lease has ended: its worker died or hangs."""
+    def bury(self, worker: str, how: str) -> int:
+        """End the tries of all jobs of a worker that is known to be dead, without waiting for their leases."""
+        count = self._end(self._expired(self._queues, [worker]), expired=False, how=how)
+        self._client.hdel(WORKERS_KEY, worker)
+        return count
+
+    def _end(self, rows: Iterable[Sequence[bytes]], *, expired: bool, how: str) -> int:
         count = 0
-        for row in self._expired(self._queues, []):
+        for row in rows:
             queue, entry, lasted, timeout, ttl, worker = (cell.decode() for cell in row)
             job, _, execution = entry.rpartition(":")
-            reason = (
-                f"took longer than its {timeout} s, so its worker {worker} was ended: "
-                "look at the image, or raise BOXLIFT_JOB_TIMEOUT"
-                if 0 < float(timeout) <= float(lasted)
-                else f"its worker {worker} died in the midst of it (killed, crashed or no memory left): look at the image"
-            )
+            late = 0 < float(timeout) <= float(lasted)
+            why = f"it took longer than its {timeout} s" if late else "the photo may be what kills workers"
+            reason = f"worker {worker} {how} while it ran this: {why}; look at its images"
             outcome = Outcome(
                 job,
                 Outcome.Type.FAILED,
@@ -101,10 +104,20 @@ class Janitor:
                 serializer=JSONSerializer,
             )
             fields = [part for pair in outcome.serialize().items() for part in pair]
-            args = [queue, job, execution, 1, 0, 1, max(1, int(ttl)), utcformat(now()), reason]
-            state = self._fail([], [*args, *fields])
-            count += 1
-            log.warning("%s: %s, now %s", job, reason, state.decode(), extra={"event": "lease-ended", "job": job})
+            args: list[Any] = [
+                queue,
+                job,
+                execution,
+                1,
+                0,
+                int(expired),
+                max(1, int(ttl)),
+                utcformat(now()),
+                reason,
+            ]
+            state = self._fail([], [*args, *fields]).decode()
+            count += state != "lost"
+            log.warning("%s: %s, now %s", job, reason, state, extra={"event": "abandoned", "job": job})
         return count
 
     def sweep(self) -> int:

@@ -60,7 +60,9 @@ class BatchWorker:
         lease: float = 15.0,
         burst: bool = False,
         about: dict[str, Any] | None = None,
+        ready: Callable[[str], None] | None = None,
     ) -> None:
+        self._ready = ready
         self.name = name
         self._bench = bench
         self._burst = burst
@@ -94,6 +96,8 @@ class BatchWorker:
         janitor = threading.Thread(target=self._janitor.run, args=(self._stop,), name="janitor", daemon=True)
         janitor.start()
         log.info("ready: %s", self._bench.localizer.model.version, extra={"event": "ready", "worker": self.name})
+        if self._ready:
+            self._ready(self.name)
         try:
             while not self._stop.is_set() and self._step():
                 pass
@@ -273,13 +277,14 @@ def run_worker(
     lease: float = 15.0,
     burst: bool = False,
     about: dict[str, Any] | None = None,
+    ready: Callable[[str], None] | None = None,
 ) -> int:
     """Run a worker in this process, its main thread, until SIGTERM or SIGINT. Returns how many jobs it finished.
 
     `url` is Redis's address. `batch` is the most images that go through the network at once, and `batch_seconds`
     how long a batch may take at most, once speeds are known. `loaders` threads fetch and decode ahead. `lease`
     is how many seconds after its last sign of life a worker's jobs go to another. With `burst` it ends when both
-    queues are empty.
+    queues are empty. `ready` is called with the worker's name once it takes jobs.
     """
     name = name or f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
     client = connect(url, name=name)
@@ -294,6 +299,7 @@ def run_worker(
         lease=lease,
         burst=burst,
         about=about,
+        ready=ready,
     )
 
     def stop(signum: int, frame: FrameType | None) -> None:

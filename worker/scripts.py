@@ -175,15 +175,18 @@ return moved
 EXPIRED = (
     _HEAD
     + """
--- KEYS: names of queues. Entries of the wip sets whose lease has ended, at most 500: queue, entry, seconds since
--- the job was started, timeout, failure_ttl, worker.
-local found = {}
+-- KEYS: names of queues. ARGV: a worker or ''. Entries of the wip sets whose lease has ended, or all of that
+-- worker, at most 500: queue, entry, seconds since the job was started, timeout, failure_ttl, worker.
+local found, wanted = {}, ARGV[1]
+local last = wanted == '' and now or '+inf'
 for _, queue in ipairs(KEYS) do
-  for _, entry in ipairs(redis.call('ZRANGEBYSCORE', rq .. 'wip:' .. queue, 0, now, 'LIMIT', 0, 500)) do
+  for _, entry in ipairs(redis.call('ZRANGEBYSCORE', rq .. 'wip:' .. queue, 0, last, 'LIMIT', 0, 500)) do
     local id = string.match(entry, '^(.*):[^:]*$')
     local fields = redis.call('HMGET', rq .. 'job:' .. id, 'started', 'timeout', 'failure_ttl', 'worker_name')
-    found[#found + 1] = {queue, entry, tostring(now - tonumber(fields[1] or now)), fields[2] or '0',
-                         fields[3] or '0', fields[4] or ''}
+    if wanted == '' or fields[4] == wanted then
+      found[#found + 1] = {queue, entry, tostring(now - tonumber(fields[1] or now)), fields[2] or '0',
+                           fields[3] or '0', fields[4] or ''}
+    end
   end
 end
 return found

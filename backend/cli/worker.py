@@ -1,0 +1,184 @@
+"""`boxlift worker`: the processes that look at photos, and the delivery of what they find."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from backend.settings import Settings
+from worker.errors import BoxliftError, WeightsError
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+    from worker.images import FetchPolicy
+    from worker.localizer import Localizer
+
+
+@dataclass(frozen=True)
+class Start:
+    """What one worker process is started with; goes to it through a pipe, so that no process list shows secrets."""
+
+    settings: Settings
+    device: str
+    fallback: str
+    burst: bool
+    batch: int
+    loaders: int
+
+
+@click.command()
+@click.option("--network", help="Classifier, instead of BOXLIFT_NETWORK.")
+@click.option("--weights", type=click.Path(path_type=Path), help="Local state dict, instead of BOXLIFT_WEIGHTS.")
+@click.option(
+    "--fallback-network",
+    default="",
+    help="Classifier to take, with a notice, if the other's weights cannot be had.",
+)
+@click.option("--device", help="cpu, cuda:0, … or auto; several, separated by commas, for the processes in turn.")
+@click.option("--processes", type=click.IntRange(1, 256), default=1, show_default=True, help="Worker processes.")
+@click.option("--batch", type=click.IntRange(1, 1024), default=8, show_default=True, help="Most images in a batch.")
+@click.option(
+    "--loaders", type=click.IntRange(1, 64), default=4, show_default=True, help="Fetching threads of each."
+)
+@click.option("--burst", is_flag=True, help="End when the queues are empty.")
+@click.option("--delivery/--no-delivery", default=True, help="Push late results to Label Studio from here.")
+def command(
+    network: str | None,
+    weights: Path | None,
+    fallback_network: str,
+    device: str | None,
+    processes: int,
+    batch: int,
+    loaders: int,
+    burst: bool,
+    delivery: bool,
+) -> None:
+    """Take tasks from the queue, look at their photos, and deliver the boxes.
+
+    Ends after the current batch on SIGTERM or Ctrl-C. A process that crashes or hangs is replaced.
+    """
+    from backend.logs import configure
+    from worker.supervisor import Supervisor
+
+    settings = Settings.from_env()
+    settings = replace(
+        settings, network=network or settings.network, weights=str(weights) if weights else settings.weights
+    )
+    configure(settings.log_level, settings.log_format)
+    devices = [part.strip() for part in (device or settings.device).split(",") if part.strip()]
+    children = [
+        Start(settings, devices[number % len(devices)], fallback_network, burst, batch, loaders)
+        for number in range(processes)
+    ]
+    supervisor = Supervisor(run_child, children, _undertaker(settings), patience=settings.job_timeout + 10.0)
+    signal.signal(signal.SIGTERM, lambda *_: supervisor.stop())
+    signal.signal(signal.SIGINT, lambda *_: supervisor.stop())
+    with _delivering(settings) if delivery else contextlib.nullcontext():
+        supervisor.run()
+
+
+def run_child(start: Start, reports: Connection) -> None:
+    """One worker process: load the network, take jobs. Runs in a process of its own."""
+    from backend.logs import configure
+    from worker.images import ImageLimits
+    from worker.main import run_worker
+
+    settings = start.settings
+    configure(settings.log_level, settings.log_format)
+    try:
+        localizer = load(start)
+        policy = fetch_policy(settings)
+    except BoxliftError as error:
+        reports.send(("error", str(error)))
+        return
+    run_worker(
+        settings.redis_url,
+        localizer,
+        policy=policy,
+        limits=ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels),
+        batch=start.batch,
+        loaders=start.loaders,
+        burst=start.burst,
+        about={"device": start.device},
+        ready=lambda name: reports.send(("ready", name)),
+    )
+
+
+def load(start: Start) -> Localizer:
+    """The localizer to work with. Raises NetworkError where there is none, fallback included."""
+    from worker.localizer import Localizer
+    from worker.networks import load_network
+
+    settings, log = start.settings, logging.getLogger("boxlift.worker")
+    weights = Path(settings.weights).expanduser() if settings.weights else None
+    try:
+        network = load_network(settings.network, weights=weights, cache_dir=settings.cache_dir, device=start.device)
+    except WeightsError as error:
+        if not start.fallback or start.fallback == settings.network:
+            raise
+        log.warning("%s", error)
+        log.warning("NOTICE: %s runs instead of %s", start.fallback, settings.network, extra={"event": "fallback"})
+        network = load_network(start.fallback, cache_dir=settings.cache_dir, device=start.device)
+    return Localizer(network)
+
+
+def fetch_policy(settings: Settings) -> FetchPolicy:
+    """Where the settings allow images to come from. Raises StudioError for an address that is none."""
+    from backend.studio import Studio
+    from worker.images import FetchPolicy
+
+    headers = None
+    if settings.studio_url and settings.studio_token:
+        studio = Studio(settings.studio_url, settings.studio_token)
+        headers = lambda url: studio.headers()  # noqa: E731
+    return FetchPolicy(
+        studio_url=settings.studio_url,
+        headers=headers,
+        hosts=settings.image_hosts,
+        roots=settings.image_roots,
+        max_bytes=settings.max_image_bytes,
+        timeout=settings.fetch_timeout,
+    )
+
+
+def _undertaker(settings: Settings) -> Callable[[str, str], None]:
+    """Frees the jobs of a dead worker at once. Should Redis be away just then, their leases end by themselves."""
+    import redis
+
+    from worker.contract import BULK, INTERACTIVE
+    from worker.janitor import Janitor
+    from worker.ledger import connect
+
+    janitor = Janitor(connect(settings.redis_url), "supervisor", (INTERACTIVE, BULK))
+
+    def bury(worker: str, how: str) -> None:
+        with contextlib.suppress(redis.ConnectionError, redis.TimeoutError):
+            janitor.bury(worker, how)
+
+    return bury
+
+
+@contextlib.contextmanager
+def _delivering(settings: Settings) -> Iterator[None]:
+    """Push late results to Label Studio meanwhile, if its address and token are known."""
+    if not (settings.studio_url and settings.studio_token):
+        log = logging.getLogger("boxlift.delivery")
+        log.warning("LABEL_STUDIO_URL or LABEL_STUDIO_API_KEY is not set: late results stay in Redis")
+        yield
+        return
+    from backend.delivery import Delivery
+
+    delivery = Delivery.of(settings)
+    delivery.start()
+    try:
+        yield
+    finally:
+        delivery.stop()
