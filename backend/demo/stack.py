@@ -60,12 +60,12 @@ class Stack:
     def start_studio(self) -> None:
         """Start Redis, which is there at once, and Label Studio, which takes a while."""
         self.redis.start()
+        with redis.Redis.from_url(self.redis.url) as client:
+            client.delete(MODEL_KEY)  # what a worker of an earlier start announced
         self.studio.start()
 
     def start_worker(self, network: str, weights: Path | None = None) -> None:
         """Start a worker; `model` says when it is ready."""
-        with redis.Redis.from_url(self.redis.url) as client:
-            client.delete(MODEL_KEY)  # what an earlier worker left
         arguments = ["worker", "--network", network]
         if weights is not None:
             arguments += ["--weights", str(weights.absolute())]
