@@ -115,6 +115,30 @@ class Studio:
             lambda: self.sdk.projects.update(id=project, model_version=version),
         )
 
+    def task_data(self, project: int, tasks: Iterable[int]) -> dict[int, Mapping[str, Any]]:
+        """The data of those of the tasks that are in the project, by number."""
+        wanted = sorted(set(tasks))
+        found: dict[int, Mapping[str, Any]] = {}
+        start = 0
+        for end in range(1, len(wanted) + 1):
+            # One query for tasks that are close together: a range of numbers is all that the filter can say.
+            if end == len(wanted) or end - start == PAGE or wanted[end] - wanted[end - 1] > PAGE:
+                found |= self._task_data(project, wanted[start], wanted[end - 1])
+                start = end
+        return {task: found[task] for task in wanted if task in found}
+
+    def _task_data(self, project: int, first: int, last: int) -> dict[int, Mapping[str, Any]]:
+        items = [_filter("id", "in", "Number", {"min": first, "max": last})]
+        query = json.dumps({"filters": {"conjunction": "and", "items": items}})
+
+        def data() -> dict[int, Mapping[str, Any]]:
+            pages: Iterable[Any] = self.sdk.tasks.list(
+                project=project, query=query, include="id,data", page_size=PAGE
+            )
+            return {task.id: task.data for task in pages}
+
+        return self._do(f"tasks of project {project}", data)
+
     def predicted(self, project: int, version: str, tasks: Iterable[int]) -> set[int]:
         """Those of the tasks that have a prediction of this version already."""
         wanted = sorted(set(tasks))

@@ -35,6 +35,9 @@ OUTBOXES_KEY = PREFIX + "outboxes"
 """Set of the projects that have something in their outbox."""
 STATS_KEY = PREFIX + "stats"
 """Hash of counters that workers add to: see worker.stats."""
+FAILURES_KEY = PREFIX + "failures"
+"""List, newest first, of what went wrong with a task for good: {"at", "project", "task", "job", "reason"}."""
+FAILURES_KEPT = 1000
 LATENCY_BOUNDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
 """Upper bounds, in seconds, of the histograms in `STATS_KEY`."""
 WORKERS_KEY = PREFIX + "workers"

@@ -70,12 +70,15 @@ class Bench:
         All plans must agree on `max_boxes` and `min_score`; their classes may differ.
         """
         photos = [
-            (number, image) for number, images in enumerate(loaded) for image in images if isinstance(image, Photo)
+            (image, plan.classes_for(ref))
+            for request, plan, images in zip(requests, plans, loaded, strict=True)
+            for ref, image in zip(request.images, images, strict=True)
+            if isinstance(image, Photo)
         ]
         found = iter(
             self.localizer.localize(
-                [photo for _, photo in photos],
-                classes=[plans[number].classes for number, _ in photos],
+                [photo for photo, _ in photos],
+                classes=[classes for _, classes in photos],
                 max_boxes=plans[0].max_boxes,
                 min_score=plans[0].min_score,
             )

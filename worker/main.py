@@ -203,7 +203,10 @@ class BatchWorker:
             return
         self._done += 1
         self._stats.add(f"jobs:{queue}:finished")
-        self._stats.add("images:failed", sum(image.error is not None for image in result.images))
+        errors = list(dict.fromkeys(image.error for image in result.images if image.error is not None))
+        if errors:
+            self._stats.add("images:failed", sum(image.error is not None for image in result.images))
+            self._stats.problem(task.request, task.held.id, "; ".join(errors)[:1000])
         seconds = task.held.waited + time.monotonic() - task.held.taken
         self._stats.latency(queue, seconds)
         log.info("finished in %.2f s", seconds, extra=self._labels(task) | {"event": "finished"})

@@ -25,7 +25,8 @@ class Plans:
         """The plan of a request. Raises QueueError where it is gone, ContractError where its class indices are
         those of a model with other classes than this worker's."""
         plan = self.get(request.plan)
-        if plan.classes is not None and request.model_version not in self._readable:
+        by_index = plan.classes is not None or plan.classes_of is not None
+        if by_index and request.model_version not in self._readable:
             self._check(request)
         return plan
 

@@ -8,11 +8,13 @@ latency:<queue>:sum, :count
 
 from __future__ import annotations
 
+import json
+import time
 from collections import Counter
 
 import redis
 
-from worker.contract import LATENCY_BOUNDS, STATS_KEY
+from worker.contract import FAILURES_KEPT, FAILURES_KEY, LATENCY_BOUNDS, STATS_KEY, Request
 
 
 class Stats:
@@ -22,6 +24,7 @@ class Stats:
         self._client = client
         self._counts: Counter[str] = Counter()
         self._sums: dict[str, float] = {}
+        self._problems: list[str] = []
 
     def add(self, name: str, count: int = 1) -> None:
         """Count."""
@@ -39,11 +42,19 @@ class Stats:
         self.add(f"latency:{queue}:count")
         self.total(f"latency:{queue}:sum", seconds)
 
+    def problem(self, request: Request, job: str, reason: str) -> None:
+        """Something about a task is wrong for good, and a person should see it."""
+        entry = {"at": time.time(), "project": request.project, "task": request.task, "job": job, "reason": reason}
+        self._problems.append(json.dumps(entry))
+
     def flush(self) -> None:
         """Write what has been collected."""
-        if not self._counts and not self._sums:
+        if not self._counts and not self._sums and not self._problems:
             return
         pipe = self._client.pipeline(transaction=True)
+        if self._problems:
+            pipe.lpush(FAILURES_KEY, *self._problems)
+            pipe.ltrim(FAILURES_KEY, 0, FAILURES_KEPT - 1)
         for name, count in self._counts.items():
             pipe.hincrby(STATS_KEY, name, count)
         for name, amount in self._sums.items():
@@ -51,3 +62,4 @@ class Stats:
         pipe.execute()
         self._counts.clear()
         self._sums.clear()
+        self._problems.clear()
