@@ -1,0 +1,40 @@
+"""The backend as a WSGI application. Importing this never imports torch."""
+
+from __future__ import annotations
+
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException
+
+from backend import guard
+from backend.events import Events
+from backend.predictor import Predictor, Queue
+from backend.routes import on_boxlift_error, on_exception, on_full, on_http_error, routes
+from backend.settings import Settings
+from worker.errors import BoxliftError, QueueFullError
+
+MAX_BODY = 256 << 20
+"""Largest request, in bytes: 1,200 tasks that carry their pictures as data URIs fit."""
+
+
+def create_app(settings: Settings, jobs: Queue | None = None) -> Flask:
+    """The application for these settings; `jobs` stands in for the queue on the settings' Redis.
+
+    Nothing is connected before the first request. Raises SettingsError.
+    """
+    guard.check(settings)
+    app = Flask("boxlift", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    predictor = Predictor(settings, jobs) if jobs is not None else Predictor.from_settings(settings)
+    app.extensions["boxlift"] = predictor
+    app.extensions["boxlift-events"] = Events(predictor)
+
+    @app.before_request
+    def refuse() -> Response | None:
+        return guard.refuse(request, settings)
+
+    app.register_blueprint(routes)
+    app.register_error_handler(HTTPException, on_http_error)
+    app.register_error_handler(QueueFullError, on_full)
+    app.register_error_handler(BoxliftError, on_boxlift_error)
+    app.register_error_handler(Exception, on_exception)
+    return app

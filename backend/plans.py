@@ -1,0 +1,68 @@
+"""What a project's labelling config means for one model: its controls, the label of each class, and the plan."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from dataclasses import dataclass
+
+from backend.labelling import Labelling, LabelMap, match_labels, parse_config, task_images
+from worker.contract import ImageRef, Model, Plan
+from worker.errors import LabellingError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A labelling config, read for one model."""
+
+    labelling: Labelling
+    mapping: LabelMap
+    plan: Plan | None
+    """What workers are asked for; None where nothing can be predicted, and `notes` say why."""
+
+    def images(self, data: object) -> tuple[ImageRef, ...]:
+        """The pictures of a task that anything can be found in: those of Image tags that some class reaches."""
+        found = task_images(data, self.labelling)
+        return tuple(image for image in found if self.mapping.classes(image.to_name) != ())
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the project's owner should know, in sentences that say what to do."""
+        unreachable = ", ".join(f'"{label}"' for label in self.mapping.unreachable)
+        labels = (
+            f"no class of the model reaches {unreachable}: add predicted_values with names of classes, "
+            "or see `boxlift labels`"
+        )
+        return self.labelling.problems + ((labels,) if unreachable else ())
+
+
+@functools.lru_cache(maxsize=256)
+def read_config(label_config: str, model: Model, unmatched: str) -> Reading:
+    """Read a labelling config for a model; its notes go to the log once. Never raises LabellingError."""
+    try:
+        labelling = parse_config(label_config)
+    except LabellingError as error:
+        labelling = Labelling(problems=(str(error),))
+    mapping = match_labels(labelling, model.classes, unmatched)
+    reading = Reading(labelling, mapping, _plan(label_config, labelling, mapping))
+    for note in reading.notes:
+        log.warning("labelling config: %s", note)
+    return reading
+
+
+def _plan(label_config: str, labelling: Labelling, mapping: LabelMap) -> Plan | None:
+    """One plan for all of a config's Image tags: the widest thresholds, each tag with its own classes."""
+    classes = {image.name: mapping.classes(image.name) for image in labelling.drawn_images}
+    if not any(some is None or some for some in classes.values()):
+        return None
+    first, *others = classes.values()
+    every = sorted({index for some in classes.values() for index in some or ()})
+    return Plan(
+        label_config=label_config,
+        classes=None if None in classes.values() else tuple(every),
+        max_boxes=max(control.max_boxes for control in labelling.controls),
+        min_score=min(control.min_score for control in labelling.controls),
+        classes_of=None if all(some == first for some in others) else classes,
+    )

@@ -1,0 +1,153 @@
+"""Tasks in, predictions out: what /predict does, whoever serves it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from backend.announced import Announced
+from backend.plans import Reading, read_config
+from backend.predictions import Prediction, to_prediction
+from backend.settings import Settings
+from worker.contract import Model, Plan, Request, Result
+from worker.errors import BoxliftError, QueueFullError
+
+log = logging.getLogger(__name__)
+
+Entry = Prediction | list[Prediction]
+"""What is answered for one task: a prediction, or [] for "not yet: ask again"."""
+LARGEST_ID = 2**63 - 1
+
+
+class Queue(Protocol):
+    """What the predictor needs of `backend.queueing.Jobs`. Every method may raise QueueError."""
+
+    def model(self) -> Model | None: ...
+
+    def put_plan(self, plan: Plan) -> str: ...
+
+    def submit(self, requests: Sequence[Request], *, interactive: bool, wait: float = 0.0) -> dict[int, Result]: ...
+
+
+class Predictor:
+    """Answers for any number of projects; holds nothing about any of them. Safe between threads."""
+
+    def __init__(self, settings: Settings, jobs: Queue) -> None:
+        self.settings = settings
+        self._jobs = jobs
+        self._announced = Announced(jobs.model)
+        spare = max(2, settings.threads // 4)
+        self._slots = threading.BoundedSemaphore(max(1, settings.threads - spare))
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Predictor:
+        """A predictor on the Redis that the settings name. Nothing is connected before the first request."""
+        from backend.queueing import Jobs, connect
+
+        jobs = Jobs(
+            connect(settings.redis_url),
+            timeout=settings.job_timeout,
+            retries=settings.job_retries,
+            result_ttl=settings.result_ttl,
+            limit=settings.queue_limit,
+        )
+        return cls(settings, jobs)
+
+    def model(self) -> Model:
+        """The model of the workers, at once. Raises QueueError, with what to do, where none was ever announced."""
+        return self._announced.model()
+
+    def read(self, label_config: object) -> Reading:
+        """A labelling config as the present model sees it. Raises QueueError as `model` does."""
+        config = label_config if isinstance(label_config, str) else ""
+        return read_config(config, self.model(), self.settings.unmatched)
+
+    def predict(self, project: int, tasks: Sequence[object], label_config: object) -> list[Entry]:
+        """One entry for each task, in order: its prediction if it is there in time, else [].
+
+        Waits only for few tasks, and only while enough threads are free; the rest comes by push. Raises nothing
+        but QueueFullError.
+        """
+        entries: list[Entry] = [[] for _ in tasks]
+        try:
+            model = self.model()
+            reading = self.read(label_config)
+            requests = self._requests(project, tasks, reading, model)
+            ready = self._submit(list(requests.values()), wait=True)
+        except QueueFullError:
+            raise
+        except BoxliftError as error:
+            log.warning("%d tasks not predicted: %s", len(tasks), error, extra={"project": project})
+            return entries
+        for position, request in requests.items():
+            result = ready.get(request.task)
+            prediction = to_prediction(result, reading.mapping) if result else None
+            if prediction is not None:
+                entries[position] = prediction
+            elif result is not None:
+                where = {"project": project, "task": request.task, "job": request.job_id}
+                log.warning("not predicted: %s", _errors(result), extra=where)
+        log.info("%d of %d tasks answered", sum(map(bool, entries)), len(tasks), extra={"project": project})
+        return entries
+
+    def enqueue(self, project: int, tasks: Sequence[object], label_config: object) -> int:
+        """Have tasks predicted in the background; returns how many. Raises QueueError."""
+        requests = self._requests(project, tasks, self.read(label_config), self.model())
+        self._submit(list(requests.values()), wait=False)
+        return len(requests)
+
+    def _requests(
+        self, project: int, tasks: Sequence[object], reading: Reading, model: Model
+    ) -> dict[int, Request]:
+        """Position → request, for the tasks that have an id and a picture."""
+        if reading.plan is None:
+            return {}
+        plan = self._jobs.put_plan(reading.plan)
+        requests = {}
+        for position, task in enumerate(tasks):
+            number = task_id(task)
+            images = reading.images(task.get("data")) if isinstance(task, Mapping) else ()
+            if number is not None and images:
+                requests[position] = Request(project, number, model.version, plan, images)
+        return requests
+
+    def _submit(self, requests: list[Request], *, wait: bool) -> dict[int, Result]:
+        if not requests:
+            return {}
+        few = wait and len(requests) <= self.settings.answer_tasks
+        with self._slot(few) as may_wait:
+            seconds = self.settings.answer_seconds if may_wait else 0.0
+            return self._jobs.submit(requests, interactive=few, wait=seconds)
+
+    @contextmanager
+    def _slot(self, wanted: bool) -> Iterator[bool]:
+        """Whether this thread may wait: some always stay free for /health and /setup."""
+        got = wanted and self._slots.acquire(blocking=False)
+        try:
+            yield got
+        finally:
+            if got:
+                self._slots.release()
+
+
+def task_id(task: object) -> int | None:
+    """A task's number, or None where it has none that Label Studio could have given it."""
+    number = task.get("id") if isinstance(task, Mapping) else None
+    if isinstance(number, int) and not isinstance(number, bool) and 0 < number <= LARGEST_ID:
+        return number
+    return None
+
+
+def project_id(value: Any) -> int | None:
+    """A project's number out of `5`, `"5"` or the `"5.1795471504"` that Label Studio sends."""
+    text = str(value).partition(".")[0] if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    if not (text.isascii() and text.isdecimal() and len(text) < 20):
+        return None
+    return int(text) if 0 < int(text) <= LARGEST_ID else None
+
+
+def _errors(result: Result) -> str:
+    return "; ".join(dict.fromkeys(image.error for image in result.images if image.error)) or "no picture"

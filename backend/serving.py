@@ -1,0 +1,131 @@
+"""The backend as a process: waitress around the application, and an end that drops no answer."""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import ipaddress
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import waitress
+from waitress.server import BaseWSGIServer, MultiSocketServer
+
+from backend.app import MAX_BODY, create_app
+from backend.settings import Settings
+from worker.errors import SettingsError
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+log = logging.getLogger("boxlift.backend")
+
+CONNECTIONS = 400
+"""Most open connections; those that no thread serves yet wait."""
+FLUSH = 0.5
+"""Seconds that a finished answer gets to leave before the process ends."""
+
+
+class Counted:
+    """A WSGI application that knows how many requests it is at."""
+
+    def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
+        self._app = app
+        self._lock = threading.Lock()
+        self.active = 0
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        with self._lock:
+            self.active += 1
+        try:
+            return self._app(environ, start_response)
+        finally:
+            with self._lock:
+                self.active -= 1
+
+
+def serve(settings: Settings, *, deliver: bool = True) -> None:
+    """Serve until SIGTERM or Ctrl-C. Raises SettingsError where the address cannot be bound."""
+    from backend.logs import configure
+
+    configure(settings.log_level, settings.log_format)
+    app = create_app(settings)
+    counted = Counted(app.wsgi_app)
+    app.wsgi_app = counted  # type: ignore[method-assign]  # Flask's own way to wrap an application
+    server = _bind(app, settings)
+    if not (settings.basic_auth or _loopback(settings.host)):
+        log.warning("%s can be reached by others: set BOXLIFT_BASIC_AUTH", settings.host)
+    signal.signal(signal.SIGTERM, lambda *_: _drain(counted, settings.answer_seconds + 1.0))
+    with _delivering(settings) if deliver else contextlib.nullcontext():
+        for host, port in _addresses(server):
+            log.info("listening on http://%s:%s", f"[{host}]" if ":" in str(host) else host, port)
+        server.run()
+    app.extensions["boxlift-events"].close()
+    log.info("stopped")
+
+
+def _bind(app: Flask, settings: Settings) -> BaseWSGIServer | MultiSocketServer:
+    try:
+        return waitress.create_server(
+            app,
+            host=settings.host,
+            port=settings.port,
+            threads=max(2, settings.threads),
+            connection_limit=CONNECTIONS,
+            max_request_body_size=MAX_BODY,
+            clear_untrusted_proxy_headers=True,
+            ident="boxlift",
+        )
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f"cannot listen on {settings.host}:{settings.port} ({error}): "
+            "set BOXLIFT_HOST and BOXLIFT_PORT to a free address of this machine"
+        ) from None
+
+
+def _addresses(server: BaseWSGIServer | MultiSocketServer) -> list[tuple[str, int]]:
+    if isinstance(server, MultiSocketServer):
+        return [(str(host), int(port)) for host, port in server.effective_listen]
+    return [(str(server.effective_host), int(server.effective_port))]
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _drain(counted: Counted, seconds: float) -> None:
+    """Let requests that are being answered finish, for `seconds` at most, then end the server."""
+
+    def end() -> None:
+        deadline = time.monotonic() + seconds
+        while counted.active and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(FLUSH)
+        _thread.interrupt_main()
+
+    log.info("stopping: %d requests are being answered", counted.active)
+    threading.Thread(target=end, name="drain", daemon=True).start()
+
+
+@contextlib.contextmanager
+def _delivering(settings: Settings) -> Iterator[None]:
+    """Push late results to Label Studio meanwhile, if its address and token are known."""
+    if not (settings.studio_url and settings.studio_token):
+        log.warning("LABEL_STUDIO_URL or LABEL_STUDIO_API_KEY is not set: late results are pushed by nobody here")
+        yield
+        return
+    from backend.delivery import Delivery
+
+    delivery = Delivery.of(settings)
+    delivery.start()
+    try:
+        yield
+    finally:
+        delivery.stop()

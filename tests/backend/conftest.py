@@ -1,0 +1,46 @@
+"""Fixtures of the backend's tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from desk import VERSION, Desk
+from flask import Flask
+from flask.testing import FlaskClient
+
+from backend.app import create_app
+from backend.labelling.imagenet import taxonomy
+from backend.settings import Settings
+from worker.contract import Model
+
+
+@pytest.fixture
+def model() -> Model:
+    """What workers announce: ImageNet's classes."""
+    return Model(VERSION, "vgg16", taxonomy().names)
+
+
+@pytest.fixture
+def desk(model: Model) -> Desk:
+    """A queue whose worker answers at once."""
+    return Desk(model)
+
+
+@pytest.fixture
+def make_app(desk: Desk) -> Callable[..., Flask]:
+    """Make the application on the desk, with any settings."""
+
+    def make(**settings: Any) -> Flask:
+        app = create_app(Settings(**settings), desk)
+        app.testing = False  # as in production: errors are answered, not raised
+        return app
+
+    return make
+
+
+@pytest.fixture
+def client(make_app: Callable[..., Flask]) -> FlaskClient:
+    """A client of the application with default settings."""
+    return make_app().test_client()

@@ -1,0 +1,61 @@
+"""A queue without Redis for the backend's own tests, and Label Studio's recorded requests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from backend.labelling.imagenet import taxonomy
+from worker.contract import Detection, ImageResult, Model, Plan, Request, Result
+from worker.errors import QueueError
+
+VERSION = "boxlift-vgg16-0123456789ab"
+
+
+class Desk:
+    """Finds one box in every picture: of the first class that the plan allows, else of class 0."""
+
+    def __init__(self, model: Model | None = None) -> None:
+        self.announced = model
+        self.plans: dict[str, Plan] = {}
+        self.asked: list[tuple[list[Request], bool, float]] = []
+        self.ready = True
+        self.error: QueueError | None = None
+
+    def model(self) -> Model | None:
+        if self.error:
+            raise self.error
+        return self.announced
+
+    def put_plan(self, plan: Plan) -> str:
+        self.plans[plan.digest] = Plan.from_dict(json.loads(json.dumps(plan.to_dict())))
+        return plan.digest
+
+    def submit(self, requests: Sequence[Request], *, interactive: bool, wait: float = 0.0) -> dict[int, Result]:
+        if self.error:
+            raise self.error
+        self.asked.append((list(requests), interactive, wait))
+        for request in requests:
+            Request.from_dict(json.loads(json.dumps(request.to_dict())))
+        return {request.task: self.find(request) for request in requests} if self.ready else {}
+
+    def find(self, request: Request) -> Result:
+        plan = self.plans[request.plan]
+        images = []
+        for ref in request.images:
+            classes = plan.classes_for(ref)
+            index = 0 if classes is None else classes[0]
+            box = Detection(taxonomy().names[index], index, 0.5, (10.0, 20.0, 60.0, 80.0))
+            images.append(ImageResult(ref, 100, 100, (box,)))
+        return Result(request.project, request.task, request.model_version, request.plan, tuple(images))
+
+
+def recordings(folder: Path, *prefixes: str) -> list[tuple[str, dict[str, Any]]]:
+    """Name and content of the recorded requests whose names start so."""
+    found = [
+        (path.stem, json.loads(path.read_text(encoding="utf-8")))
+        for path in sorted((folder / "label-studio" / "fixtures").glob("*.json"))
+    ]
+    return [(name, recording) for name, recording in found if name.startswith(prefixes)]

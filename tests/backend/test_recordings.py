@@ -1,0 +1,113 @@
+"""Label Studio's recorded requests, replayed: every answer is one that Label Studio accepts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from desk import VERSION, Desk, recordings
+from flask.testing import FlaskClient
+from label_studio_sdk.label_interface.interface import LabelInterface
+
+
+def replay(client: FlaskClient, recording: dict[str, Any]) -> Any:
+    request = recording["request"]
+    headers = {name: value for name, value in request["headers"].items() if name not in ("Host", "Content-Length")}
+    body = None if request["body"] is None else json.dumps(request["body"])
+    return client.open(request["path"], method=request["method"], headers=headers, data=body)
+
+
+def check_entries(body: dict[str, Any], results: Any) -> int:
+    """Check what label-studio.md says of answers; returns the number of boxes."""
+    assert isinstance(results, list)
+    assert len(results) == len(body["tasks"])
+    interface = LabelInterface(body["label_config"])
+    boxes = 0
+    for entry in results:
+        for prediction in [entry] if isinstance(entry, dict) else entry:
+            assert interface.validate_prediction(prediction, return_errors=True) == []
+            assert prediction["model_version"] == VERSION
+            assert 0 <= prediction["score"] <= 1
+            boxes += len(prediction["result"])
+    return boxes
+
+
+def test_health_and_versions(client: FlaskClient, shared: Path) -> None:
+    found = recordings(shared, "health", "versions")
+    assert found
+    for name, recording in found:
+        if "wrong" not in name:
+            answer = replay(client, recording)
+            assert answer.status_code == 200, name
+            assert answer.get_json().get("versions", [VERSION]) == [VERSION]
+
+
+def test_every_setup(client: FlaskClient, shared: Path) -> None:
+    found = recordings(shared, "setup")
+    assert len(found) >= 9
+    for name, recording in found:
+        answer = replay(client, recording)
+        assert answer.status_code == 200, name
+        told = answer.get_json()
+        assert told["model_version"] == VERSION
+        no_boxes = name in ("setup-choices-only", "setup-empty-config")
+        assert no_boxes == ("RectangleLabels" in told.get("message", "")), name
+
+
+def test_every_prediction(client: FlaskClient, shared: Path) -> None:
+    found = recordings(shared, "predict", "answer")
+    assert len(found) >= 30
+    for name, recording in found:
+        answer = replay(client, recording)
+        assert answer.status_code == 200, name
+        body = recording["request"]["body"]
+        boxes = check_entries(body, answer.get_json()["results"])
+        assert (boxes > 0) == (name != "predict-choices"), name
+
+
+def test_nothing_ready_is_an_empty_list_per_task(client: FlaskClient, desk: Desk, shared: Path) -> None:
+    desk.ready = False
+    for name, recording in recordings(shared, "predict", "answer"):
+        answer = replay(client, recording)
+        assert answer.get_json()["results"] == [[]] * len(recording["request"]["body"]["tasks"]), name
+
+
+def test_interactive_requests_get_one_prediction(client: FlaskClient, shared: Path) -> None:
+    found = recordings(shared, "interactive")
+    assert len(found) == 3
+    for name, recording in found:
+        (entry,) = replay(client, recording).get_json()["results"]
+        assert isinstance(entry["result"], list), name
+        check_entries(recording["request"]["body"], [entry])
+
+
+def test_every_event_is_taken(client: FlaskClient, shared: Path) -> None:
+    found = recordings(shared, "webhook")
+    assert len(found) >= 20
+    for name, recording in found:
+        answer = replay(client, recording)
+        assert answer.status_code == 201, name
+        assert answer.get_json()["status"] in ("accepted", "ignored"), name
+
+
+def test_multipage_and_two_images(client: FlaskClient, desk: Desk, shared: Path) -> None:
+    found = dict(recordings(shared, "predict-multipage", "predict-two-images", "predict-rectangle-plus"))
+    pages = replay(client, found["predict-multipage"]).get_json()["results"][0]["result"]
+    assert [item["item_index"] for item in pages] == [0, 1, 2]
+    two = replay(client, found["predict-two-images"]).get_json()["results"][0]["result"]
+    assert [(item["from_name"], item["to_name"]) for item in two] == [("l1", "img1"), ("l2", "img2")]
+    pair = replay(client, found["predict-rectangle-plus-labels"]).get_json()["results"][0]["result"]
+    assert [item["type"] for item in pair] == ["rectangle", "labels"]
+    assert pair[0]["id"] == pair[1]["id"]
+
+
+def test_many_tasks_are_not_waited_for(client: FlaskClient, desk: Desk, shared: Path) -> None:
+    found = dict(recordings(shared, "predict-retrieve", "predict-upload"))
+    replay(client, found["predict-retrieve-9-image-kinds"])
+    replay(client, found["predict-upload"])
+    (many, few) = desk.asked
+    assert (many[1], many[2]) == (False, 0.0)
+    assert few[1]
+    assert few[2] > 0
+    assert few[0][0].project == 5
