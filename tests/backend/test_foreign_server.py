@@ -1,4 +1,4 @@
-"""BoxliftModel under the own server of label-studio-ml 1.0.9, in its own process: the package keeps global state."""
+"""BoxliftModel under the own server of label-studio-ml 1.0.9, in a process of its own: it keeps global state."""
 
 from __future__ import annotations
 
