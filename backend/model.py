@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -91,6 +92,10 @@ class BoxliftModel(LabelStudioMLBase):
         version = self.version()
         if version:
             self.set("model_version", version)
+
+    def set_extra_params(self, extra_params: Any) -> None:
+        """2.x: its own method stores the object that Label Studio sends, and fails: its state takes strings only."""
+        self.set("extra_params", json.dumps(extra_params))
 
     def version(self) -> str:
         """The workers' model version; empty before a worker announced one."""
