@@ -50,6 +50,8 @@ if TYPE_CHECKING:
         """What both versions have in common, for the type checker."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
+        def set(self, key: str, value: str) -> None: ...
 else:
     with _hidden(_TORCH), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its own code, which nobody here can change
@@ -94,7 +96,7 @@ class BoxliftModel(LabelStudioMLBase):
             self.set("model_version", version)
 
     def set_extra_params(self, extra_params: Any) -> None:
-        """2.x: its own method stores the object that Label Studio sends, and fails: its state takes strings only."""
+        """2.x: its own method stores what Label Studio sends as it is, and fails: its state takes only strings."""
         self.set("extra_params", json.dumps(extra_params))
 
     def version(self) -> str:
