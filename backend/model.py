@@ -34,7 +34,7 @@ def _hidden(name: str) -> Iterator[None]:
     """
     absent = object()
     before: Any = sys.modules.get(name, absent)
-    sys.modules[name] = None  # type: ignore[assignment] - this is how the import system is told "not there"
+    sys.modules[name] = None  # type: ignore[assignment]  # tells the import system "not there"
     try:
         yield
     finally:
