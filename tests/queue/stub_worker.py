@@ -1,7 +1,7 @@
-"""A real worker process around a stand-in for the network, whose behaviour the colour of a photo decides.
+"""Real worker processes around a stand-in for the network, whose behaviour the colour of a photo decides.
 
-Usage: stub_worker.py SETTINGS, a JSON object: url, and optionally seconds (an image), version, and what else
-`run_worker` takes. Prints a line when it is ready.
+Usage: stub_worker.py SETTINGS, a JSON object: url, and optionally seconds (an image), version, supervised (number
+of processes that a supervisor looks after; 0: this process is the worker), and what else `run_worker` takes.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from typing import Any
 
-from worker.contract import Detection, Model
+from worker.contract import BULK, INTERACTIVE, Detection, Model
 from worker.images import Photo
-from worker.main import run_worker
 
 GOOD, RAISES, KILLS, HANGS, SLEEPS = (200, 200, 200), (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)
+CLASSES = ("cat", "dog")
 
 
 class Stub:
@@ -27,7 +29,7 @@ class Stub:
 
     def __init__(self, seconds: float, version: str) -> None:
         self.seconds = seconds
-        self.model = Model(version=version, network="stub", classes=("cat", "dog"))
+        self.model = Model(version=version, network="stub", classes=CLASSES)
 
     def localize(
         self,
@@ -44,20 +46,37 @@ class Stub:
             ctypes.PyDLL(None).sleep(1000)  # in C, with the interpreter lock held
         if RAISES in colours:
             raise ValueError("a poisonous photo")
-        time.sleep(self.seconds * len(images) + sum(c == SLEEPS for c in colours) * 2)
+        time.sleep(self.seconds * len(images) + 3.0 * colours.count(SLEEPS))
         return [[Detection("cat", 0, 0.5, (0.0, 0.0, float(i.width), float(i.height)))] for i in images]
 
 
-def main() -> None:
-    """Run until told to stop."""
-    settings = json.loads(sys.argv[1])
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
-    if settings.pop("log", False):
-        logging.getLogger().setLevel(logging.INFO)
+def work(settings: dict[str, Any], reports: Connection | None = None) -> None:
+    """Be a worker until told to stop."""
+    from worker.main import run_worker
+
+    logging.basicConfig(level=settings.pop("log", "WARNING"), format="%(asctime)s %(name)s %(message)s")
     stub = Stub(settings.pop("seconds", 0.001), settings.pop("version", "stub-1"))
-    print("starting", flush=True)
-    run_worker(settings.pop("url"), stub, **settings)
+    ready = (lambda name: reports.send(("ready", name))) if reports else None
+    run_worker(settings.pop("url"), stub, ready=ready, **settings)
+
+
+def supervise(processes: int, settings: dict[str, Any]) -> None:
+    """Look after workers until told to stop, as `boxlift worker` does."""
+    from worker.janitor import Janitor
+    from worker.ledger import connect
+    from worker.supervisor import Supervisor
+
+    logging.basicConfig(level="WARNING", format="%(asctime)s %(name)s %(message)s")
+    janitor = Janitor(connect(settings["url"]), "supervisor", (INTERACTIVE, BULK))
+    supervisor = Supervisor(work, [dict(settings) for _ in range(processes)], janitor.bury, patience=20)
+    signal.signal(signal.SIGTERM, lambda *_: supervisor.stop())
+    supervisor.run()
 
 
 if __name__ == "__main__":
-    main()
+    given = json.loads(sys.argv[1])
+    number = given.pop("supervised", 0)
+    if number:
+        supervise(number, given)
+    else:
+        work(given)
