@@ -89,20 +89,20 @@ class Studio:
 
     def ping(self) -> str:
         """Version of the server. Needs no token."""
-        return str(self._do("its version", lambda: self.sdk.versions.get().release))
+        return str(self.call("its version", lambda: self.sdk.versions.get().release))
 
     def user(self) -> str:
         """E-mail address of the token's user: a call that only a good token survives."""
-        return str(self._do("the token's user", lambda: self.sdk.users.whoami().email))
+        return str(self.call("the token's user", lambda: self.sdk.users.whoami().email))
 
     def headers(self) -> dict[str, str]:
         """The Authorization header of a request to this server, refreshed if need be: for fetching images."""
-        headers = self._do("a fresh access token", lambda: self.sdk._client_wrapper.get_headers())
+        headers = self.call("a fresh access token", lambda: self.sdk._client_wrapper.get_headers())
         return {"Authorization": headers["Authorization"]}
 
     def project(self, project: int) -> ProjectExt:
         """A project with its labelling config and model_version."""
-        return self._do(f"project {project}", lambda: self.sdk.projects.get(id=project))
+        return self.call(f"project {project}", lambda: self.sdk.projects.get(id=project))
 
     def set_model_version(self, project: int, version: str) -> None:
         """Make a version the project's own: its scores are those that the Data Manager shows and sorts by.
@@ -110,7 +110,7 @@ class Studio:
         Label Studio refuses (StudioError, status 400) a version that is neither the title of a connected backend
         nor that of a stored prediction.
         """
-        self._do(
+        self.call(
             f"model version {version} for project {project}",
             lambda: self.sdk.projects.update(id=project, model_version=version),
         )
@@ -137,7 +137,7 @@ class Studio:
             )
             return {task.id: task.data for task in pages}
 
-        return self._do(f"tasks of project {project}", data)
+        return self.call(f"tasks of project {project}", data)
 
     def predicted(self, project: int, version: str, tasks: Iterable[int]) -> set[int]:
         """Those of the tasks that have a prediction of this version already."""
@@ -167,7 +167,7 @@ class Studio:
             # The filter takes parts of versions too.
             return {task.id for task in pages if version in str(task.predictions_model_versions).split(",")}
 
-        return self._do(f"tasks of project {project} with predictions", ids)
+        return self.call(f"tasks of project {project} with predictions", ids)
 
     def import_predictions(self, project: int, predictions: Sequence[Mapping[str, Any]]) -> int:
         """Store predictions ({task, result, score, model_version}) in bulk. Returns how many were created.
@@ -180,18 +180,41 @@ class Studio:
         for start in range(0, len(predictions), PAGE):
             part = [PredictionRequest(**item) for item in predictions[start : start + PAGE]]
             call = functools.partial(self.sdk.projects.import_predictions, id=project, request=part)
-            created += self._do(f"{len(part)} predictions for project {project}", call).created or 0
+            created += self.call(f"{len(part)} predictions for project {project}", call).created or 0
         return created
 
     def backends(self, project: int) -> list[MlBackend]:
         """ML backends connected to a project."""
-        return self._do(f"backends of project {project}", lambda: self.sdk.ml.list(project=project))
+        return self.call(f"backends of project {project}", lambda: self.sdk.ml.list(project=project))
 
     def webhooks(self, project: int) -> list[Webhook]:
         """Webhooks of a project."""
-        return self._do(f"webhooks of project {project}", lambda: self.sdk.webhooks.list(project=str(project)))
+        return self.call(f"webhooks of project {project}", lambda: self.sdk.webhooks.list(project=str(project)))
 
-    def _do(self, doing: str, call: Callable[[], T]) -> T:
+    def versions(self, project: int) -> dict[str, int]:
+        """Model versions of a project's stored predictions → how many there are."""
+        found = self.request("GET", f"api/projects/{project}/model-versions", f"versions of project {project}")
+        return {str(version): int(count) for version, count in found.items()}
+
+    def delete_predictions(self, project: int, version: str) -> None:
+        """Delete all predictions of one version; annotations made from them stay."""
+        path, doing = f"api/projects/{project}/model-versions", f"the deletion of predictions {version}"
+        self.request("DELETE", path, doing, {"model_version": version})
+
+    def request(self, method: str, path: str, doing: str, body: object = None) -> Any:
+        """A call that the SDK has no method for. Returns the answer's JSON, None if it has none."""
+
+        def send() -> Any:
+            answer = self.sdk._client_wrapper.httpx_client.request(path, method=method, json=body)
+            told = answer.json() if answer.content else None
+            if not answer.is_success:
+                raise ApiError(status_code=answer.status_code, body=told)
+            return told
+
+        return self.call(doing, send)
+
+    def call(self, doing: str, call: Callable[[], T]) -> T:
+        """Call something of `sdk`, with StudioError for whatever goes wrong; `doing` says what, as a noun."""
         _ = self.sdk  # made before: its own errors say what it was doing
         with _said(doing, self.url):
             return call()

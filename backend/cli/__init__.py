@@ -10,6 +10,7 @@ from worker.errors import BoxliftError
 
 COMMANDS = {
     "bench": "measure speed against captum, plain forward passes and the queue",
+    "connect": "connect a Label Studio project to the backend, or repair its connection",
     "demo": "the whole product on this machine: Redis, worker, backend, Label Studio",
     "doctor": "check Redis, weights, Label Studio and its token, and say what to do",
     "evaluate": "measure boxes against true ones",

@@ -1,0 +1,184 @@
+"""Connecting a Label Studio project to a backend, or repairing its connection, so that everything works at once:
+scores in the Data Manager, sorting and uncertainty sampling by them, and webhooks that carry the secret."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from backend.guard import SECRET_HEADER
+from backend.studio import Studio
+from worker.errors import StudioError
+
+OURS = "boxlift-"
+"""What all our versions start with."""
+UNCERTAIN = "Uncertainty sampling"
+_LOCAL = (
+    "Label Studio does not allow this address: set ML_BLOCK_LOCAL_IP=false and SSRF_PROTECTION_ENABLED=false on a "
+    "server of your own, or USE_DEFAULT_BANNED_SUBNETS=false"
+)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How a project is to be connected."""
+
+    url: str
+    """The backend's address as Label Studio reaches it."""
+    basic_auth: str = field(default="", repr=False)
+    webhook_secret: str = field(default="", repr=False)
+    interactive: bool = True
+    """Whether smart tools ask this backend."""
+    uncertainty: bool = False
+    """Whether tasks come to people with the lowest score first."""
+    replace: bool = False
+    """Whether predictions of older versions of ours are deleted."""
+
+
+@dataclass
+class Report:
+    """What was found and done."""
+
+    version: str
+    backend: int = 0
+    """Label Studio's number of the connection."""
+    done: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def announced_version(url: str, basic_auth: str = "") -> str:
+    """The version that the backend at `url` answers. Raises StudioError where none runs there."""
+    user, _, password = basic_auth.partition(":")
+    try:
+        answer = httpx.get(
+            f"{url.rstrip('/')}/versions",
+            auth=(user, password) if basic_auth else None,
+            timeout=10,
+            trust_env=False,
+        )
+        told = answer.json()
+        if answer.status_code == 401:
+            raise StudioError(f"the backend at {url} was started with another BOXLIFT_BASIC_AUTH: use the same")
+        versions = told.get("versions") or []
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, AttributeError) as error:
+        raise StudioError(
+            f"no backend answers at {url} ({type(error).__name__}): start `boxlift serve`, or give --url"
+        ) from None
+    if not versions:
+        raise StudioError(f"the backend at {url} has no model: {told.get('message', 'start `boxlift worker`')}")
+    return str(versions[0])
+
+
+def connect(studio: Studio, project: int, version: str, wish: Wish) -> Report:
+    """Create or repair a project's connection. Every step is safe to repeat. Raises StudioError."""
+    report = Report(version)
+    present = studio.project(project)
+    _backend(studio, project, wish, report)
+    _webhook(studio, project, wish, report)
+    _project(studio, project, present, wish, report)
+    _old(studio, project, wish, report)
+    return report
+
+
+def _backend(studio: Studio, project: int, wish: Wish, report: Report) -> None:
+    backends = studio.backends(project)
+    same = [backend for backend in backends if _same(backend.url, wish.url)]
+    values: dict[str, Any] = {
+        "project": project,
+        "url": wish.url,
+        "title": report.version,
+        "is_interactive": wish.interactive,
+        "auth_method": "BASIC_AUTH" if wish.basic_auth else "NONE",
+    }
+    if wish.basic_auth:
+        user, _, password = wish.basic_auth.partition(":")
+        values |= {"basic_auth_user": user, "basic_auth_pass": password}
+    try:
+        if same:
+            kept = same[0]
+            studio.call("the connection's repair", lambda: studio.sdk.ml.update(id=_id(kept), **values))
+            report.backend = _id(kept)
+            report.done.append(f"connection {report.backend} repaired: title {report.version}")
+        else:
+            made = studio.call("the connection", lambda: studio.sdk.ml.create(**values))
+            report.backend = _id(made)
+            report.done.append(f"connection {report.backend} made: title {report.version}")
+    except StudioError as error:
+        if error.status in (400, 403) and _is_block(str(error)):
+            raise StudioError(f"{error}. {_LOCAL}", error.status) from None
+        raise
+    for extra in same[1:]:
+        studio.call("a double connection's end", lambda extra=extra: studio.sdk.ml.delete(id=_id(extra)))  # type: ignore[misc]
+        report.done.append(f"double connection {extra.id} deleted")
+    first = min(_id(backend) for backend in backends) if backends else report.backend
+    if first != report.backend:
+        report.warnings.append(
+            f"Label Studio asks only connection {first}, the first one, for predictions: delete it to use this one"
+        )
+
+
+def _webhook(studio: Studio, project: int, wish: Wish, report: Report) -> None:
+    """One active webhook for all events, with the secret: connecting makes one without, or none at all."""
+    url = f"{wish.url.rstrip('/')}/webhook"
+    headers = {SECRET_HEADER: wish.webhook_secret} if wish.webhook_secret else {}
+    found = [hook for hook in studio.webhooks(project) if _same(hook.url, url)]
+    values: dict[str, Any] = {"url": url, "is_active": True, "send_payload": True, "send_for_all_actions": True}
+    if found:
+        hook = found[0]
+        values["headers"] = {**_without_secret(hook.headers), **headers}
+        studio.call("the webhook's repair", lambda: studio.sdk.webhooks.update(id=_id(hook), **values))
+        report.done.append(f"webhook {hook.id} {'carries the secret' if headers else 'is active'}")
+        return
+    try:
+        studio.call("a webhook", lambda: studio.sdk.webhooks.create(project=project, headers=headers, **values))
+        report.done.append("webhook made" + (" with the secret" if headers else ""))
+    except StudioError as error:
+        report.warnings.append(
+            f"no webhook: {error}. {_LOCAL}; a host name without a dot is not allowed at all: use its address"
+        )
+
+
+def _project(studio: Studio, project: int, present: Any, wish: Wish, report: Report) -> None:
+    values: dict[str, Any] = {}
+    if present.model_version != report.version:
+        values["model_version"] = report.version
+    if not present.show_collab_predictions:
+        values["show_collab_predictions"] = True
+    if wish.uncertainty and present.sampling != UNCERTAIN:
+        values["sampling"] = UNCERTAIN
+    if values:
+        studio.call("the project's settings", lambda: studio.sdk.projects.update(id=project, **values))
+        report.done.append("project set: " + ", ".join(f"{name} = {value}" for name, value in values.items()))
+
+
+def _old(studio: Studio, project: int, wish: Wish, report: Report) -> None:
+    """Predictions of our older versions: deleted or kept, as wished; others' are nobody's business."""
+    stored = studio.versions(project)
+    old = {version: n for version, n in stored.items() if version.startswith(OURS) and version != report.version}
+    for version, number in old.items():
+        if wish.replace:
+            studio.delete_predictions(project, version)
+            report.done.append(f"{number} predictions of {version} deleted")
+        else:
+            report.done.append(f"{number} predictions of {version} kept")
+
+
+def _id(thing: Any) -> int:
+    return int(thing.id)
+
+
+def _same(one: str | None, other: str) -> bool:
+    return (one or "").rstrip("/").lower() == other.rstrip("/").lower()
+
+
+def _without_secret(headers: Any) -> dict[str, str]:
+    present = headers if isinstance(headers, dict) else {}
+    return {name: value for name, value in present.items() if name.lower() != SECRET_HEADER.lower()}
+
+
+def _is_block(message: str) -> bool:
+    words: Sequence[str] = ("resolves to", "local", "private", "reserved", "not allowed", "blocked", "banned")
+    return any(word in message.lower() for word in words)
