@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from worker.attribution import Attribution, Attributor
+from worker.attribution import Attribution, Attributor, Choice
 from worker.errors import SettingsError, UnsupportedLayerError
 from worker.networks import Network
 
@@ -17,14 +17,11 @@ log = logging.getLogger(__name__)
 
 ENGINES = ("boxlift", "captum")
 
-Choose = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Logits (N, C) → rows (R,), the image of each map, and classes (R,), the class it explains."""
-
 
 class Engine(Protocol):
     """Images (N, 3, H, W), normalised, and their targets → the maps."""
 
-    def __call__(self, images: Tensor, choose: Choose | Tensor) -> Attribution: ...
+    def __call__(self, images: Tensor, choose: Choice) -> Attribution: ...
 
 
 def make_attributor(
@@ -34,18 +31,18 @@ def make_attributor(
     precision: torch.dtype | None = None,
     layers: Sequence[str] = (),
     device: torch.device | str | None = None,
-    reference: Tensor | float | str | None = None,
+    reference: Tensor | float | str = "mean",
 ) -> Engine:
     """The engine of that name for a network.
 
     Where the network has a layer without a rule in Boxlift's table, captum takes over with one warning if it
-    knows the layer. precision: None for the fastest one that keeps the boxes (captum always uses float32).
+    knows the layer. precision: None for the fastest one that keeps the boxes (float32 for captum).
     layers: module paths whose contributions are wanted too. device: None for where the network is.
+    reference: as for `Attributor`.
     Raises SettingsError for an unknown engine, UnsupportedLayerError where no engine knows a layer.
     """
     if engine not in ENGINES:
         raise SettingsError(f"engine {engine!r} does not exist: it must be one of {', '.join(ENGINES)}")
-    options = {} if reference is None else {"reference": reference}
     if engine == "boxlift":
         try:
             return Attributor(
@@ -54,7 +51,7 @@ def make_attributor(
                 precision=precision,
                 layers=layers,
                 device=device,
-                **options,
+                reference=reference,
             )
         except UnsupportedLayerError as error:
             ours = error
@@ -64,9 +61,10 @@ def make_attributor(
         attributor = CaptumAttributor(
             network.module,
             input_size=network.preprocessing.size,
+            precision=precision,
             layers=layers,
             device=device,
-            **options,
+            reference=reference,
         )
     except UnsupportedLayerError as error:
         raise error if engine == "captum" else ours from None

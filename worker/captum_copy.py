@@ -1,0 +1,321 @@
+"""A copy of a network in which captum's DeepLIFT and guided backpropagation are right.
+
+captum 0.9 hangs its rules on modules, and goes wrong where
+
+- a nonlinear module reads a tensor that another module also reads or that a ReLU just wrote (every pool of VGG):
+  its rule then replaces the whole gradient of that tensor. Here each has an input of its own;
+- a module is called twice, works in place, or is a function. Here each call is a module of its own, out of place;
+- pooling windows overlap: `max_unpool` assigns where it must add. Here the windows are laid out side by side first;
+- the layer is a ReLU6, which captum does not know: relu(x) − relu(x − 6) has the same secant for DeepLIFT, and a
+  ReLU whose forward is ReLU6 has the right rule for guided backpropagation.
+
+The copy shares the weights' memory with the original, which is read only.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from worker.errors import NetworkError, UnsupportedLayerError
+
+Purpose = Literal["deeplift", "guided"]
+
+TRANSPARENT = (
+    nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.AvgPool2d,
+    nn.AdaptiveAvgPool2d, nn.Flatten, nn.Unflatten, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Identity,
+    nn.ZeroPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d, nn.ConstantPad2d, nn.PixelShuffle, nn.ChannelShuffle,
+    nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d,
+)  # fmt: skip
+"""Modules that are linear (affine) in their input in eval mode: gradients are multipliers."""
+
+NONLINEAR = (nn.ReLU, nn.ReLU6, nn.ELU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.MaxPool2d)
+"""Modules that get captum's rule, or are rewritten so that they do."""
+
+ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_", operator.sub, torch.sub, "sub")
+PRODUCTS = (operator.mul, operator.imul, torch.mul, "mul", operator.truediv, torch.div, "div")
+"""Transparent where all but one factor is a number."""
+SHAPING = (
+    torch.cat, torch.flatten, torch.reshape, torch.permute, torch.transpose, torch.squeeze, torch.unsqueeze,
+    torch.chunk, torch.split, torch.mean, torch.sum, operator.getitem, F.avg_pool2d, F.adaptive_avg_pool2d, F.pad,
+    F.interpolate, "flatten", "view", "reshape", "permute", "transpose", "squeeze", "unsqueeze", "contiguous",
+    "chunk", "split", "mean", "sum",
+)  # fmt: skip
+DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d)
+PLAIN = ("size", "dim", getattr)
+"""Calls that answer shapes, not activations."""
+
+
+def _max_pool(
+    kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+) -> nn.Module:
+    return nn.MaxPool2d(kernel_size, stride, padding, dilation, ceil_mode=ceil_mode)
+
+
+CALLS: Mapping[Any, Callable[..., nn.Module]] = {
+    **dict.fromkeys((F.relu, torch.relu, "relu", "relu_"), nn.ReLU),
+    F.relu6: nn.ReLU6,
+    F.elu: nn.ELU,
+    F.leaky_relu: nn.LeakyReLU,
+    **dict.fromkeys((F.sigmoid, torch.sigmoid, "sigmoid"), nn.Sigmoid),
+    **dict.fromkeys((F.tanh, torch.tanh, "tanh"), nn.Tanh),
+    F.softplus: nn.Softplus,
+    **dict.fromkeys((F.max_pool2d, torch.max_pool2d), _max_pool),
+}
+"""Functions and methods → the module that computes the same, made of the remaining arguments."""
+
+
+class Own(nn.Module):
+    """Passes its input on as another tensor, so that hooks on it concern one reader alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same values, new tensor."""
+        return x.view_as(x)
+
+
+class TwoReLUs(nn.Module):
+    """ReLU6 for DeepLIFT: relu(x) − relu(x − 6); secants add up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.below, self.above = nn.ReLU(), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """min(max(x, 0), 6)."""
+        difference: Tensor = self.below(x.view_as(x)) - self.above(x - 6)
+        return difference
+
+
+class GuidedReLU6(nn.ReLU):
+    """ReLU6 for guided backpropagation: captum takes any ReLU's gradient and drops its negative part."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """min(max(x, 0), 6)."""
+        return F.relu6(input)
+
+
+class SeparateWindows(nn.Module):
+    """Max pooling with windows copied side by side, so that none overlap; gradients of the copies add up."""
+
+    def __init__(self, pool: nn.MaxPool2d) -> None:
+        super().__init__()
+        self.kernel, self.padding, self.dilation = (
+            _pair(value) for value in (pool.kernel_size, pool.padding, pool.dilation)
+        )
+        self.stride = _pair(pool.stride or pool.kernel_size)
+        self.ceil_mode = pool.ceil_mode
+        self.pool = nn.MaxPool2d((self.kernel[0] * self.kernel[1], 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) → (N, C, h, w) as the original pool."""
+        count, channels = x.shape[:2]
+        size = F.max_pool2d(
+            x[:1, :1].detach(), self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode
+        ).shape[-2:]
+        frame: list[int] = []  # what F.pad wants: the last dimension first; less than zero cuts off
+        for i in (1, 0):
+            reach = (size[i] - 1) * self.stride[i] + self.dilation[i] * (self.kernel[i] - 1) + 1
+            frame += [self.padding[i], reach - x.shape[2 + i] - self.padding[i]]
+        lowest = torch.finfo(x.dtype).min / 4  # not -inf: its difference to itself is undefined
+        windows = F.unfold(F.pad(x, frame, value=lowest), self.kernel, self.dilation, stride=self.stride)
+        pooled: Tensor = self.pool(windows.view(count, channels, -1, size[0] * size[1]))
+        return pooled.view(count, channels, *size)
+
+
+def rewritten(
+    module: nn.Module,
+    purpose: Purpose,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    layers: Sequence[str] = (),
+) -> tuple[fx.GraphModule, dict[str, nn.Module]]:
+    """The copy, and for each module path in `layers` the module of the copy that returns its output.
+
+    Raises UnsupportedLayerError that names a layer whose rule captum lacks, or that stands for a module which
+    cannot be traced; NetworkError for an inner layer that the network lacks.
+    """
+    root = _twin(module, device, dtype)
+    tracer = _Tracer()
+    try:
+        graph = tracer.trace(root)
+    except Exception as error:  # noqa: BLE001 - forward code of any kind may fail in any way
+        raise UnsupportedLayerError(
+            f"{type(module).__name__} cannot be traced ({error}): its forward code must not depend on values"
+        ) from None
+    unknown = [name for name in layers if name not in tracer.returned]
+    if unknown:
+        raise NetworkError(f"no layer {unknown[0]!r} in the network: its layers are {', '.join(tracer.returned)}")
+    modules = dict(root.named_modules(remove_duplicate=False))
+    model = fx.GraphModule(root, graph, type(module).__name__)
+    replaced = _Writer(model, modules, purpose, type(module).__name__).write()
+    taps = {}
+    for number, name in enumerate(layers):
+        node = tracer.returned[name]
+        while node in replaced:
+            node = replaced[node]
+        taps[name] = _tap(model, node, f"inner_{number}")
+    model.graph.lint()
+    model.recompile()
+    model.delete_all_unused_submodules()
+    return model.eval(), taps
+
+
+class _Tracer(fx.Tracer):
+    """Looks into every module that is not torch's own, and notes what each returned last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.returned: dict[str, fx.Node] = {}
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return type(m) in TRANSPARENT + NONLINEAR or super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        value = super().call_module(m, forward, args, kwargs)
+        if isinstance(value, fx.Proxy):
+            self.returned[self.path_of_module(m)] = value.node
+        return value
+
+
+class _Writer:
+    """Goes through a graph once and makes every layer captum's."""
+
+    def __init__(self, model: fx.GraphModule, modules: dict[str, nn.Module], purpose: Purpose, name: str) -> None:
+        self.model = model
+        self.modules = modules
+        self.purpose = purpose
+        self.name = name
+        self.plain: set[fx.Node] = set()
+        self.replaced: dict[fx.Node, fx.Node] = {}
+        self.count = 0
+
+    def write(self) -> dict[fx.Node, fx.Node]:
+        """Nodes that are no more → those that stand for them."""
+        for node in list(self.model.graph.nodes):
+            if node.op == "call_module":
+                self._module(node, self.modules[str(node.target)])
+            elif node.op in ("call_function", "call_method"):
+                self._call(node)
+            elif node.op == "get_attr":
+                self.plain.add(node)
+        return self.replaced
+
+    def _module(self, node: fx.Node, module: nn.Module) -> None:
+        if type(module) in NONLINEAR:
+            self._nonlinear(node, module)
+        elif type(module) not in TRANSPARENT:
+            raise self._unsupported(str(node.target), type(module).__name__)
+
+    def _call(self, node: fx.Node) -> None:
+        target = node.target
+        name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
+        if all(argument in self.plain for argument in node.all_input_nodes) or target in PLAIN:
+            self.plain.add(node)
+        elif target in CALLS:
+            arguments = (*node.args[1:], *node.kwargs.values())
+            if any(isinstance(argument, fx.Node) for argument in arguments):
+                raise self._unsupported(name, "arguments that are computed")
+            options = {key: value for key, value in node.kwargs.items() if key != "inplace"}
+            module = CALLS[target](*node.args[1:], **options)
+            self._nonlinear(node, module, inplace=bool(node.kwargs.get("inplace")) or name.endswith("_"))
+        elif target in DROPOUTS:
+            self._stand_in(node, node.all_input_nodes[0])
+        elif target in ADDITIONS:
+            if target in (operator.iadd, "add_"):
+                with self.model.graph.inserting_before(node):
+                    self._stand_in(
+                        node, self.model.graph.call_function(torch.add, node.args, node.kwargs), alias=True
+                    )
+        elif target in PRODUCTS:
+            if sum(argument not in self.plain for argument in node.all_input_nodes) > 1:
+                raise self._unsupported(name, "a product of activations")
+        elif target not in SHAPING:
+            raise self._unsupported(name, "a function")
+
+    def _nonlinear(self, node: fx.Node, module: nn.Module, *, inplace: bool = False) -> None:
+        inplace = inplace or bool(getattr(module, "inplace", False))
+        self.count += 1
+        own, name = f"own_{self.count}", f"nonlinear_{self.count}"
+        self.model.add_submodule(own, Own())
+        self.model.add_submodule(name, self._captums(module))
+        source = node.all_input_nodes[0]
+        with self.model.graph.inserting_before(node):
+            private = self.model.graph.call_module(own, (source,))
+            self._stand_in(node, self.model.graph.call_module(name, (private,)), alias=inplace)
+
+    def _captums(self, module: nn.Module) -> nn.Module:
+        """A new module with the same outputs that captum treats rightly."""
+        if isinstance(module, nn.ReLU6):
+            return TwoReLUs() if self.purpose == "deeplift" else GuidedReLU6()
+        fresh = copy.deepcopy(module)  # not copy.copy: that shares the hooks
+        if hasattr(fresh, "inplace"):
+            setattr(fresh, "inplace", False)  # noqa: B010 - not every module declares it
+        if self.purpose == "deeplift" and isinstance(module, nn.MaxPool2d) and not _is_tiling(module):
+            return SeparateWindows(module)
+        return fresh
+
+    def _stand_in(self, node: fx.Node, new: fx.Node, *, alias: bool = False) -> None:
+        """Replace `node`; with `alias`, later readers of what it overwrote read its result, as they would have."""
+        if alias:
+            after = False
+            source = node.all_input_nodes[0]
+            for reader in list(self.model.graph.nodes):
+                after = after or reader is node
+                if after and reader is not node and source in reader.all_input_nodes:
+                    reader.replace_input_with(source, new)
+        node.replace_all_uses_with(new)
+        self.model.graph.erase_node(node)
+        self.replaced[node] = new
+
+    def _unsupported(self, name: str, kind: str) -> UnsupportedLayerError:
+        return UnsupportedLayerError(
+            f"layer {name!r} ({kind}) of {self.name} has no DeepLIFT rule in captum: "
+            "use a network of supported layers"
+        )
+
+
+def _tap(model: fx.GraphModule, node: fx.Node, name: str) -> nn.Module:
+    """A module right behind `node` that every reader of it now reads."""
+    tap = Own()
+    model.add_submodule(name, tap)
+    readers = list(node.users)
+    with model.graph.inserting_after(node):
+        new = model.graph.call_module(name, (node,))
+    for reader in readers:
+        reader.replace_input_with(node, new)
+    return tap
+
+
+def _twin(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """A copy in eval mode without hooks; its tensors share memory with the original's where they can."""
+
+    def placed(tensor: Tensor) -> Tensor:
+        return tensor.detach().to(device, dtype if tensor.is_floating_point() else None)
+
+    memo: dict[int, Any] = {id(p): nn.Parameter(placed(p), requires_grad=False) for p in module.parameters()}
+    memo |= {id(b): placed(b) for b in module.buffers()}
+    twin = copy.deepcopy(module, memo).eval()
+    for part in twin.modules():
+        for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
+            getattr(part, hooks).clear()
+    return twin
+
+
+def _is_tiling(pool: nn.MaxPool2d) -> bool:
+    """Whether every input lies in one window at most, and none is padding."""
+    kernel, stride = _pair(pool.kernel_size), _pair(pool.stride or pool.kernel_size)
+    whole = _pair(pool.padding) == (0, 0) and _pair(pool.dilation) == (1, 1) and not pool.ceil_mode
+    return whole and all(s >= k for s, k in zip(stride, kernel, strict=True))
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])

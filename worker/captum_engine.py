@@ -1,0 +1,112 @@
+"""captum as an engine: the same maps as `worker.attribution.Attributor`, several times slower.
+
+DeepLIFT, guided backpropagation and the inner layers are captum's own, run on copies of the network that avoid what
+captum 0.9 gets wrong (see `worker.captum_copy`). Each map is computed alone: with more images captum takes the
+first image's gradient for every one of them where activation and reference agree.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from captum.attr import DeepLift, GuidedBackprop, LayerDeepLift
+from torch import Tensor, nn
+
+from worker.attribution import Attribution, Choice
+from worker.attribution.reference import blurred, constant_reference
+from worker.captum_copy import rewritten
+
+
+class CaptumAttributor:
+    """Maps by captum. The module is read, never changed.
+
+    Args:
+        module: maps (N, 3, H, W) to logits (N, C).
+        input_size: (H, W) of the images.
+        reference: as for `Attributor`: "mean", "blur", a number, or a tensor that broadcasts to (1, 3, H, W).
+        precision: of all computation; None for float32.
+        layers: module paths whose DeepLIFT contributions are wanted, each at the cost of one more pass.
+        device: where to compute; None for where the module is.
+
+    Raises:
+        UnsupportedLayerError: captum lacks a rule for a layer; names it.
+        NetworkError: an unknown inner layer.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        input_size: tuple[int, int],
+        reference: Tensor | float | str = "mean",
+        precision: torch.dtype | None = None,
+        layers: Sequence[str] = (),
+        device: torch.device | str | None = None,
+    ) -> None:
+        first = next(iter(module.parameters()), None)
+        home = torch.device("cpu") if first is None else first.device
+        self.device = home if device is None else torch.device(device)
+        self.precision = precision or torch.float32
+        self.input_size = (int(input_size[0]), int(input_size[1]))
+        self._constant = (
+            None
+            if isinstance(reference, str) and reference == "blur"
+            else constant_reference(reference, self.input_size, self.precision, self.device)
+        )
+        self._module, taps = rewritten(module, "deeplift", device=self.device, dtype=self.precision, layers=layers)
+        guided, _ = rewritten(module, "guided", device=self.device, dtype=self.precision)
+        self._deeplift = DeepLift(self._module)
+        self._guided = GuidedBackprop(guided)
+        self._layers = {name: LayerDeepLift(self._module, tap) for name, tap in taps.items()}
+
+    def __call__(self, images: Tensor, choose: Choice) -> Attribution:
+        """Maps for the chosen classes of the images; arguments and result as for `Attributor`."""
+        if images.dim() != 4 or tuple(images.shape[1:]) != (3, *self.input_size):
+            expected = f"(N, 3, {self.input_size[0]}, {self.input_size[1]})"
+            raise ValueError(f"images have shape {tuple(images.shape)}, not {expected}")
+        images = images.to(self.device, self.precision)
+        references = blurred(images) if self._constant is None else self._constant
+        with torch.no_grad():
+            logits = self._module(images)
+            logits0 = self._module(references)
+        if isinstance(choose, Tensor):
+            rows, targets = torch.arange(len(images)), choose
+        else:
+            rows, targets = choose(logits)
+        rows, targets = rows.to(self.device, torch.int64), targets.to(self.device, torch.int64)
+        if rows.dim() != 1 or rows.shape != targets.shape or not len(rows):
+            raise ValueError(
+                f"rows {tuple(rows.shape)} and classes {tuple(targets.shape)} must be equal, not empty"
+            )
+        places = rows if len(references) > 1 else torch.zeros_like(rows)
+        found = [
+            self._row(images[row : row + 1], references[place : place + 1], target)
+            for row, place, target in zip(rows.tolist(), places.tolist(), targets.tolist(), strict=True)
+        ]
+        deeplift = torch.cat([maps[0] for maps in found])
+        change = logits[rows, targets] - logits0[places, targets]
+        return Attribution(
+            logits=logits,
+            rows=rows,
+            targets=targets,
+            deeplift=deeplift,
+            guided=torch.cat([maps[1] for maps in found]),
+            layers={
+                name: torch.cat([maps[2][number] for maps in found]) for number, name in enumerate(self._layers)
+            },
+            delta=deeplift.sum((1, 2, 3)) - change,
+        )
+
+    def _row(self, image: Tensor, reference: Tensor, target: int) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """(1, 3, H, W) twice, and (1, h, w) for each inner layer."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # captum announces its hooks on every call
+            image = image.clone().requires_grad_()
+            deeplift = self._deeplift.attribute(image, reference, target=target)
+            guided = self._guided.attribute(image, target=target)
+            inner = [
+                layer.attribute(image, reference, target=target).sum(1).detach() for layer in self._layers.values()
+            ]
+        return deeplift.detach(), guided.detach(), inner
