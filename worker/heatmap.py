@@ -44,15 +44,19 @@ def normalise(maps: Tensor) -> Tensor:
 
 
 def mix(maps: Sequence[Tensor], weights: Sequence[float], kind: str) -> Tensor:
-    """Weighted mean of normalised maps, arithmetic or geometric."""
+    """Weighted mean of normalised maps, arithmetic or geometric.
+
+    A map without any evidence has no say in the geometric mean, where it would silence all others.
+    """
     total = sum(weights)
     shares = [weight / total for weight in weights]
     parts = [normalise(one) for one in maps]
     if kind == "arithmetic":
         return torch.stack([one * share for one, share in zip(parts, shares, strict=True)]).sum(0)
     if kind == "geometric":
-        logs = [one.clamp_min(_TINY).log() * share for one, share in zip(parts, shares, strict=True)]
-        return torch.stack(logs).sum(0).exp()
+        some = [one.amax((-2, -1), keepdim=True) > 0 for one in parts]
+        powers = [torch.where(has, one.pow(s), 1.0) for has, one, s in zip(some, parts, shares, strict=True)]
+        return torch.stack(powers).prod(0) * torch.stack(some).any(0)
     raise ValueError(f"mix is {kind!r}: it must be arithmetic or geometric")
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from worker import boxes
 from worker.contract import Box, Detection, Model, digest
+from worker.engines import make_attributor
 from worker.heatmap import heat
 from worker.images import Photo, to_tensor
 from worker.parameters import DEEPLIFT, GUIDED, Parameters
@@ -68,13 +69,13 @@ class Localizer:
     ) -> None:
         self.network = network
         self.parameters = parameters or Parameters.of(network.name, network.layers)
-        self._attribute = _attributor(engine)(
-            network.module,
-            input_size=network.preprocessing.size,
-            reference=reference(self.parameters, network),
+        self._attribute = make_attributor(
+            network,
+            engine=engine,
             precision=precision,
             layers=self.parameters.layers,
             device=device,
+            reference=reference(self.parameters, network),
         )
         identity = [network.name, self.parameters.to_dict(), network.weights_digest, list(network.classes)]
         self.version = f"boxlift-{network.name}-{digest(identity)}"
@@ -212,18 +213,6 @@ def pixels(box: Box, width: int, height: int) -> Box:
     """A box in fractions of the image → pixels of an image of that size."""
     x0, y0, x1, y1 = box
     return (x0 * width, y0 * height, x1 * width, y1 * height)
-
-
-def _attributor(engine: str) -> Any:
-    if engine == "boxlift":
-        from worker.attribution import Attributor
-
-        return Attributor
-    if engine == "captum":
-        from worker.captum_engine import CaptumAttributor
-
-        return CaptumAttributor
-    raise ValueError(f"engine is {engine!r}: it must be boxlift or captum")
 
 
 def _per_image(classes: Allowed | Sequence[Allowed], images: int, known: int) -> list[Allowed]:
