@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -154,11 +154,13 @@ class Jobs:
         self._admit(len(wanted))
         waiter = uuid4().hex if interactive and wait > 0 and self._in_time(len(wanted), wait) else ""
         queue = INTERACTIVE if interactive else BULK
-        states = self._put(wanted.values(), queue, waiter, wait)
-        found = self._finished([wanted[job] for job, state in states.items() if state == "finished"])
-        stale = [job for job, (result, age) in found.items() if age > self._pause and _troubled(result)]
+        states = self._put(wanted, queue, waiter, wait)
+        found = self._finished({job: wanted[job] for job, state in states.items() if state == "finished"})
+        stale = {
+            job: wanted[job] for job, (result, age) in found.items() if age > self._pause and _troubled(result)
+        }
         if stale:
-            states |= self._put([wanted[job] for job in stale], queue, waiter, wait, anew=True)
+            states |= self._put(stale, queue, waiter, wait, anew=True)
         results = {job: result for job, (result, _) in found.items() if job not in stale}
         if waiter:
             pending = {job for job, state in states.items() if state not in ("finished", "failed")}
@@ -185,30 +187,30 @@ class Jobs:
         return not workers.rate or ahead / workers.rate <= wait
 
     def _put(
-        self, requests: Iterable[Request], queue: str, waiter: str, wait: float, *, anew: bool = False
+        self, wanted: Mapping[str, Request], queue: str, waiter: str, wait: float, *, anew: bool = False
     ) -> dict[str, str]:
         """Enqueue. Returns for each job 'new', or the status that it has already."""
         states: dict[str, str] = {}
-        todo = iter(requests)
+        todo = iter(wanted.items())
+        milliseconds = int((wait + _MARGIN) * 1000)
         while chunk := list(islice(todo, _CHUNK)):
             pipe = self.client.pipeline(transaction=False)
             pipe.sadd(Queue.redis_queues_keys, f"{RQ}:queue:{queue}")
-            for request in chunk:
-                milliseconds = int((wait + _MARGIN) * 1000)
-                args: list[Any] = [request.job_id, queue, INTERACTIVE, waiter, milliseconds, self._pause, int(anew)]
-                self._enqueue([waiting_key(request.job_id)], args + self._fields(request, queue), client=pipe)
+            for job, request in chunk:
+                args: list[Any] = [job, queue, INTERACTIVE, waiter, milliseconds, self._pause, int(anew)]
+                self._enqueue([waiting_key(job)], args + self._fields(job, request, queue), client=pipe)
             answers = pipe.execute()[1:]
-            states |= {r.job_id: answer.decode() for r, answer in zip(chunk, answers, strict=True)}
+            states |= {job: answer.decode() for (job, _), answer in zip(chunk, answers, strict=True)}
         return states
 
-    def _fields(self, request: Request, queue: str) -> list[Any]:
+    def _fields(self, job_id: str, request: Request, queue: str) -> list[Any]:
         """RQ's hash of a new job, as names and values in turn. Addresses only: no image bytes, no secrets."""
         if queue not in self._queues:
             self._queues[queue] = Queue(queue, connection=self.client, serializer=JSONSerializer)
         job = self._queues[queue].create_job(
             LOCALIZE,
             args=(request.to_dict(),),
-            job_id=request.job_id,
+            job_id=job_id,
             description=f"task {request.task} of project {request.project}",
             timeout=self._timeout * max(1, math.ceil(len(request.images) / _IMAGES_A_TIMEOUT)),
             result_ttl=self._result_ttl,
@@ -220,17 +222,21 @@ class Jobs:
         job.enqueued_at = now()
         return [part for pair in job.to_dict().items() if pair[1] != "" for part in pair]
 
-    def _finished(self, requests: Sequence[Request]) -> dict[str, tuple[Result, float]]:
+    def _finished(self, jobs: Mapping[str, Request]) -> dict[str, tuple[Result, float]]:
         """The results of finished jobs, with their age in seconds, except those being sent to Label Studio now."""
+        if not jobs:
+            return {}
         pipe = self.client.pipeline(transaction=False)
-        for request in requests:
-            keys = [outbox_key(request.project), sending_key(request.project)]
-            self._answer(keys, [request.job_id, request.task], client=pipe)
+        for job, request in jobs.items():
+            self._answer(
+                [outbox_key(request.project), sending_key(request.project)], [job, request.task], client=pipe
+            )
+        pipe.time()
+        *answers, (seconds, micros) = pipe.execute()
         found = {}
-        for request, rows in zip(requests, pipe.execute() if requests else [], strict=True):
-            if (result := _result(request.job_id, rows, self.client)) is not None:
-                age = time.time() - int(rows[0][0].split(b"-")[0]) / 1000
-                found[request.job_id] = (result, age)
+        for job, rows in zip(jobs, answers, strict=True):
+            if (result := _result(job, rows, self.client)) is not None:
+                found[job] = (result, seconds + micros / 1e6 - int(rows[0][0].split(b"-")[0]) / 1000)
         return found
 
     def _await(self, pending: set[str], waiter: str, deadline: float) -> dict[str, Result]:

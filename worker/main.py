@@ -30,7 +30,7 @@ from worker.images import FetchPolicy, ImageLimits
 from worker.janitor import Janitor
 from worker.lease import Keeper, Registration
 from worker.ledger import Held, Ledger, connect
-from worker.patience import patiently
+from worker.patience import AWAY, patiently
 from worker.plans import Plans
 from worker.stats import Stats
 from worker.watchdog import Watchdog
@@ -103,7 +103,10 @@ class BatchWorker:
                 pass
         finally:
             self._stop.set()
-            self._leave()
+            try:
+                self._leave()
+            except AWAY as error:
+                log.error("Redis is away: %d jobs will be found by their leases (%s)", len(self._tasks), error)
         return self._done
 
     def _step(self) -> bool:

@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from worker.contract import BULK, INTERACTIVE, Detection, Model
-from worker.images import Photo
+from worker.images import FetchPolicy, Photo
 
 GOOD, RAISES, KILLS, HANGS, SLEEPS = (200, 200, 200), (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)
 CLASSES = ("cat", "dog")
@@ -56,8 +56,9 @@ def work(settings: dict[str, Any], reports: Connection | None = None) -> None:
 
     logging.basicConfig(level=settings.pop("log", "WARNING"), format="%(asctime)s %(name)s %(message)s")
     stub = Stub(settings.pop("seconds", 0.001), settings.pop("version", "stub-1"))
+    hosts = tuple(settings.pop("hosts", ()))
     ready = (lambda name: reports.send(("ready", name))) if reports else None
-    run_worker(settings.pop("url"), stub, ready=ready, **settings)
+    run_worker(settings.pop("url"), stub, ready=ready, policy=FetchPolicy(hosts=hosts, timeout=20), **settings)
 
 
 def supervise(processes: int, settings: dict[str, Any]) -> None:

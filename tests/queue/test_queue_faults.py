@@ -10,7 +10,7 @@ import zlib
 
 import pytest
 from fleet import PROJECT, Fleet, kill, photo, until
-from stub_worker import HANGS, KILLS, RAISES, SLEEPS
+from stub_worker import HANGS, KILLS, RAISES
 
 from worker.contract import BULK, INTERACTIVE, LOCALIZE
 
@@ -136,15 +136,8 @@ def test_urgent_job_overtakes_bulk(fleet: Fleet) -> None:
     assert len(fleet.delivered_to()) < 500, "it did not wait for the others"
 
 
-def test_slow_loading_does_not_hold_up_others(fleet: Fleet) -> None:
-    fleet.start(1, seconds=0.01)
-    slow = fleet.enqueue([1], photo(SLEEPS))
-    requests = slow + fleet.enqueue(range(2, 20))
-    fleet.wait_for_all(requests)
-
-
 @pytest.mark.parametrize("what", ["os.system", "worker.main.run_worker", None])
-def test_only_one_function_is_ever_run(fleet: Fleet, what: str | None, tmp_path: object) -> None:
+def test_only_one_function_is_ever_run(fleet: Fleet, what: str | None) -> None:
     (request,) = fleet.enqueue([1])
     data = b"\x80\x04not json" if what is None else json.dumps([what, None, ["touch /tmp/owned"], {}]).encode()
     fleet.client.hset(f"rq:job:{request.job_id}", "data", zlib.compress(data))
