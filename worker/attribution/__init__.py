@@ -1,7 +1,8 @@
 """Attribution of a classifier's logits: exact DeepLIFT and guided backpropagation in one pass each way."""
 
-from worker.attribution.attributor import Attribution, Attributor, Choice
+from worker.attribution.attributor import Attributor, Choice
 from worker.attribution.precision import best_precision, describe_precision
+from worker.attribution.result import Attribution
 from worker.rules import Method
 
 __all__ = ["Attribution", "Attributor", "Choice", "Method", "best_precision", "describe_precision"]

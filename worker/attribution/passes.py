@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from worker.attribution.tracing import Program
+from worker.attribution.preparing import Plan
+from worker.attribution.tracing import Step
 from worker.rules import Method, Nonlinear, Record, Reference
+from worker.rules.blocks import Empty
+from worker.rules.packed import PackedConvolution
+
+Signals = dict[int, list[Tensor]]
+"""Number of a value → its multipliers, one tensor for each method."""
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What is kept of one piece of the work."""
+
+    records: Mapping[int, Record]
+    """By the number of a nonlinear step's output."""
+    kept: Mapping[int, Tensor]
+    """Activations that are asked for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,10 +35,13 @@ class ReferencePass:
     image: Tensor
     """(1, 3, H, W), or one for each image."""
     logits: Tensor
-    remembered: Mapping[int, Reference]
-    """By the number of a nonlinear step's output."""
-    kept: Mapping[int, Tensor]
-    """Activations of the inner layers that are asked for."""
+    tiles: tuple[Seen, ...]
+    """One that serves all, or one for each tile of the images."""
+    head: Seen
+
+    def tile(self, index: int) -> Seen:
+        """Of the images' tile `index`."""
+        return self.tiles[index if len(self.tiles) > 1 else 0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,115 +50,190 @@ class ForwardPass:
 
     images: Tensor
     logits: Tensor
-    records: Mapping[int, Record]
-    kept: Mapping[int, Tensor]
+    tiles: tuple[Seen, ...]
+    head: Seen
 
 
-def run_reference(program: Program, image: Tensor, keep: Collection[int]) -> ReferencePass:
-    """Forward pass of the reference."""
-    values: dict[int, Tensor] = {0: image}
-    remembered: dict[int, Reference] = {}
-    last = _last_uses(program, keep)
-    for i, step in enumerate(program.steps):
-        inputs = [values[number] for number in step.inputs]
-        if isinstance(step.layer, Nonlinear):
-            values[step.output], remembered[step.output] = step.layer.remember(*inputs)
-        else:
-            values[step.output] = step.layer.forward(*inputs)
-        _forget(values, last, i)
-    kept = {number: values[number] for number in keep}
-    return ReferencePass(image, values[program.output], remembered, kept)
+def run_reference(plan: Plan, image: Tensor, keep: Collection[int]) -> ReferencePass:
+    """Forward pass of the reference, (1, 3, H, W) or one for each image."""
+    tiles, vectors = [], []
+    for part in torch.split(image, plan.tile):
+        seen, vector = _remember(plan.body, 0, plan.bridge, part, keep)
+        tiles.append(seen)
+        vectors.append(vector)
+    head, logits = _remember(plan.head, plan.bridge, plan.program.output, torch.cat(vectors), ())
+    return ReferencePass(image, logits, tuple(tiles), head)
 
 
 def run_forward(
-    program: Program, images: Tensor, reference: ReferencePass | None, keep: Collection[int]
+    plan: Plan, images: Tensor, reference: ReferencePass, keep: Collection[int], empty: Empty
 ) -> ForwardPass:
-    """Forward pass of images that records what the way back needs; without a reference nothing is recorded."""
-    values: dict[int, Tensor] = {0: images}
-    records: dict[int, Record] = {}
-    last = _last_uses(program, keep)
-    for i, step in enumerate(program.steps):
-        inputs = [values[number] for number in step.inputs]
-        if isinstance(step.layer, Nonlinear) and reference is not None:
-            overwrite = step.inputs[0] in last.get(i, ())
-            seen = reference.remembered[step.output]
-            values[step.output], records[step.output] = step.layer.record(*inputs, seen, overwrite=overwrite)
-        else:
+    """Forward pass of the images that records what the way back needs; `empty` gives the records' memory."""
+    tiles, vectors = [], []
+    for i, part in enumerate(torch.split(images, plan.tile)):
+        seen, vector = _record(plan, plan.body, 0, plan.bridge, part, reference.tile(i), keep, empty)
+        tiles.append(seen)
+        vectors.append(vector)
+    bridge = torch.cat(vectors)
+    head, logits = _record(plan, plan.head, plan.bridge, plan.program.output, bridge, reference.head, (), empty)
+    return ForwardPass(images, logits, tuple(tiles), head)
+
+
+def run_plain(plan: Plan, images: Tensor) -> Tensor:
+    """Logits alone."""
+    vectors = []
+    for part in torch.split(images, plan.tile):
+        values = {0: part}
+        for step, inputs in _walk(plan.body, values, plan.bridge, ()):
             values[step.output] = step.layer.forward(*inputs)
-        _forget(values, last, i)
-    kept = {number: values[number] for number in keep}
-    return ForwardPass(images, values[program.output], records, kept)
+        vectors.append(values[plan.bridge])
+    values = {plan.bridge: torch.cat(vectors)}
+    for step, inputs in _walk(plan.head, values, plan.program.output, ()):
+        values[step.output] = step.layer.forward(*inputs)
+    return values[plan.program.output]
 
 
-def run_backward(
-    program: Program,
-    forward: ForwardPass,
-    rows: Tensor | None,
-    targets: Tensor,
-    methods: Sequence[Method],
-    keep: Collection[int],
-) -> tuple[Tensor, dict[int, Tensor]]:
-    """Multipliers from the target logits back to the pixels, for all methods in one pass.
+def run_head_backward(
+    plan: Plan, forward: ForwardPass, rows: Tensor | None, targets: Tensor, methods: Sequence[Method]
+) -> list[Tensor]:
+    """Multipliers from the target logits to the head's input, (R, …) for each method.
 
     Args:
         rows: (R,) the image of each row; None where row i belongs to image i.
         targets: (R,) the class of each row.
-        keep: numbers of inner values whose DeepLIFT multipliers are wanted.
-
-    Returns:
-        (methods · R, 3, H, W), the rows of each method together, and (R, …) for each of `keep`.
     """
     count = len(targets)
-    size = (len(methods) * count, program.shapes[program.output][1])
-    start = torch.zeros(size, dtype=forward.logits.dtype, device=forward.logits.device)
-    start.scatter_(1, targets.repeat(len(methods))[:, None], 1)
-    signals: dict[int, Tensor] = {program.output: start}
+    classes = plan.program.shapes[plan.program.output][1]
+    start = torch.zeros((count, classes), dtype=forward.logits.dtype, device=forward.logits.device)
+    start.scatter_(1, targets[:, None], 1)
+    signals: Signals = {plan.program.output: [start] * len(methods)}
+    for step in reversed(plan.head):
+        if step.output not in signals:
+            continue
+        parts = signals.pop(step.output)
+        if isinstance(step.layer, Nonlinear):
+            _through_nonlinear(plan, step, parts, _of_rows(forward.head, step, rows), methods, signals)
+        else:  # matrices are large: read them once for all methods
+            passed = _linear(plan, step, torch.cat(parts))
+            for number, value in zip(step.inputs, passed, strict=True):
+                _add(signals, number, list(torch.split(value, count)))
+    return signals[plan.bridge]
+
+
+def run_body_backward(
+    plan: Plan,
+    seen: Seen,
+    rows: Tensor | None,
+    parts: Sequence[Tensor],
+    methods: Sequence[Method],
+    keep: Collection[int],
+) -> tuple[list[Tensor], dict[int, Tensor]]:
+    """Multipliers from the head's input to the pixels.
+
+    Args:
+        seen: of the tile that the rows belong to.
+        rows: (r,) the image of each row, counted from the tile's first; None where row i belongs to image i.
+        parts: from `run_head_backward`, (r, …) for each method.
+        keep: inner values whose DeepLIFT multipliers are wanted.
+
+    Returns:
+        (r, 3, H, W) for each method, and (r, …) for each of `keep`.
+    """
+    signals: Signals = {plan.bridge: list(parts)}
     kept: dict[int, Tensor] = {}
-    for step in reversed(program.steps):
-        signal = signals.pop(step.output, None)
-        if signal is None:
+    for step in reversed(plan.body):
+        if step.output not in signals:
             continue  # a value that nobody reads
         if step.output in keep:
-            kept[step.output] = _part(signal, "deeplift", methods, count)
-        passed: Sequence[Tensor]
+            kept[step.output] = signals[step.output][methods.index("deeplift")]
+        parts = signals.pop(step.output)
+        before = plan.fused.get(step.output)
         if isinstance(step.layer, Nonlinear):
-            record = forward.records[step.output]
-            if rows is not None:
-                record = tuple(part.index_select(0, rows) for part in record)
-            shape = program.shapes[step.inputs[0]]
-            parts = [
-                step.layer.backward(method, _part(signal, method, methods, count), record, shape)
-                for method in methods
+            _through_nonlinear(plan, step, parts, _of_rows(seen, step, rows), methods, signals)
+        elif before is not None and isinstance(step.layer, PackedConvolution):
+            secant, slope = _of_rows(seen, before, rows)
+            scaled = [
+                step.layer.backward_scaled(part, secant if method == "deeplift" else slope, clip=method == "guided")
+                for method, part in zip(methods, parts, strict=True)
             ]
-            passed = (torch.cat(parts),)
+            _add(signals, before.inputs[0], scaled)
         else:
-            passed = step.layer.backward(signal, [program.shapes[number] for number in step.inputs])
-        for number, value in zip(step.inputs, passed, strict=True):
-            signals[number] = signals[number] + value if number in signals else value
+            passed = zip(*(_linear(plan, step, part) for part in parts), strict=True)
+            for number, values in zip(step.inputs, passed, strict=True):
+                _add(signals, number, list(values))
     if 0 in keep:
-        kept[0] = _part(signals[0], "deeplift", methods, count)
+        kept[0] = signals[0][methods.index("deeplift")]
     return signals[0], kept
 
 
-def _part(signal: Tensor, method: Method, methods: Sequence[Method], count: int) -> Tensor:
-    start = methods.index(method) * count
-    return signal[start : start + count]
+def _through_nonlinear(
+    plan: Plan, step: Step, parts: Sequence[Tensor], record: Record, methods: Sequence[Method], signals: Signals
+) -> None:
+    assert isinstance(step.layer, Nonlinear)  # noqa: S101 - narrows the type
+    (number,) = step.inputs
+    shape = plan.program.shapes[number]
+    passed = [step.layer.backward(method, part, record, shape) for method, part in zip(methods, parts, strict=True)]
+    _add(signals, number, passed)
 
 
-def _last_uses(program: Program, keep: Collection[int]) -> dict[int, list[int]]:
-    """Step → the values that nobody needs after it."""
-    last: dict[int, int] = {}
-    for i, step in enumerate(program.steps):
-        last[step.output] = i
-        for number in step.inputs:
-            last[number] = i
-    done: dict[int, list[int]] = {}
-    for number, i in last.items():
-        if number not in keep and number not in (0, program.output):
-            done.setdefault(i, []).append(number)
-    return done
+def _linear(plan: Plan, step: Step, signal: Tensor) -> tuple[Tensor, ...]:
+    assert not isinstance(step.layer, Nonlinear)  # noqa: S101 - narrows the type
+    return step.layer.backward(signal, [plan.program.shapes[number] for number in step.inputs])
 
 
-def _forget(values: dict[int, Tensor], last: Mapping[int, list[int]], step: int) -> None:
-    for number in last.get(step, ()):
-        del values[number]
+def _add(signals: Signals, number: int, parts: list[Tensor]) -> None:
+    there = signals.get(number)
+    signals[number] = parts if there is None else [a + b for a, b in zip(there, parts, strict=True)]
+
+
+def _of_rows(seen: Seen, step: Step, rows: Tensor | None) -> Record:
+    record = seen.records[step.output]
+    return record if rows is None else tuple(part.index_select(0, rows) for part in record)
+
+
+def _remember(
+    steps: Sequence[Step], start: int, stop: int, value: Tensor, keep: Collection[int]
+) -> tuple[Seen, Tensor]:
+    values = {start: value}
+    remembered: dict[int, Reference] = {}
+    for step, inputs in _walk(steps, values, stop, keep):
+        if isinstance(step.layer, Nonlinear):
+            values[step.output], remembered[step.output] = step.layer.remember(inputs[0])
+        else:
+            values[step.output] = step.layer.forward(*inputs)
+    return Seen(remembered, {number: values[number] for number in keep}), values[stop]
+
+
+def _record(
+    plan: Plan,
+    steps: Sequence[Step],
+    start: int,
+    stop: int,
+    value: Tensor,
+    reference: Seen,
+    keep: Collection[int],
+    empty: Empty,
+) -> tuple[Seen, Tensor]:
+    values = {start: value}
+    records: dict[int, Record] = {}
+    for step, inputs in _walk(steps, values, stop, keep):
+        if isinstance(step.layer, Nonlinear):
+            overwrite = step.output in plan.overwriting
+            values[step.output], records[step.output] = step.layer.record(
+                inputs[0], reference.records[step.output], overwrite=overwrite, empty=empty
+            )
+        else:
+            values[step.output] = step.layer.forward(*inputs)
+    return Seen(records, {number: values[number] for number in keep}), values[stop]
+
+
+def _walk(
+    steps: Sequence[Step], values: dict[int, Tensor], stop: int, keep: Collection[int]
+) -> Iterator[tuple[Step, list[Tensor]]]:
+    """Steps with their inputs; a value is let go after the last step that reads it, unless `stop` or in `keep`."""
+    last = {number: i for i, step in enumerate(steps) for number in (*step.inputs, step.output)}
+    for i, step in enumerate(steps):
+        yield step, [values[number] for number in step.inputs]
+        for number in {*step.inputs, step.output}:
+            if last[number] == i and number != stop and number not in keep:
+                del values[number]

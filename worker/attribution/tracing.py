@@ -17,6 +17,7 @@ from torch import Size, Tensor, fx, nn
 
 from worker.errors import UnsupportedLayerError
 from worker.rules import Layer, Nonlinear, Transparent, bind_call, bind_module
+from worker.rules.structure import Identity
 from worker.rules.table import MODULES
 
 
@@ -160,6 +161,9 @@ class _Reader:
                 f"layer {name!r} ({kind}) of {type(self.module).__name__} has no DeepLIFT rule: "
                 "use --engine captum, or a network of supported layers"
             )
+        if isinstance(layer, Identity):
+            self.numbers[node], self.known[node] = inputs[0], self.known[node.all_input_nodes[0]]
+            return
         metas = [torch.empty(self.shapes[i], device="meta") for i in inputs]
         if kind != "cat" and len({meta.shape for meta in metas}) > 1:
             raise UnsupportedLayerError(

@@ -18,7 +18,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
+import torch
 from torch import Size, Tensor
+
+from worker.rules.blocks import Empty
 
 Method: TypeAlias = Literal["deeplift", "guided", "gradient"]
 METHODS: tuple[Method, ...] = ("deeplift", "guided", "gradient")
@@ -30,7 +33,7 @@ Record: TypeAlias = tuple[Tensor, ...]
 """What a nonlinear layer keeps of one forward pass; the leading dimension counts the images."""
 
 
-class Layer(ABC):
+class Layer(ABC):  # noqa: B024 - what both kinds share is that they are layers
     """One operation of a network, bound to its parameters."""
 
 
@@ -63,13 +66,16 @@ class Nonlinear(Layer):
         """Output for the reference's activation `x`, and what later calls need of it."""
 
     @abstractmethod
-    def record(self, x: Tensor, reference: Reference, *, overwrite: bool = False) -> tuple[Tensor, Record]:
+    def record(
+        self, x: Tensor, reference: Reference, *, overwrite: bool = False, empty: Empty = torch.empty_like
+    ) -> tuple[Tensor, Record]:
         """Output for the image's activation `x`, and what the way back needs.
 
         Args:
             x: the layer's input, one row for each image.
             reference: from `remember`.
             overwrite: `x` is not needed afterwards, so its memory may hold the output.
+            empty: gives the memory for the record.
         """
 
     @abstractmethod

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Size, Tensor
 
 from worker.rules.base import Method, Nonlinear, Record, Reference
+from worker.rules.blocks import Empty, Scratch, blocks
 
 
 class Elementwise(Nonlinear):
     """Record: (secant, slope), both shaped as the input: Δout/Δin, and f′ at the image."""
+
+    rising: ClassVar[bool] = True
+    """f′ ≥ 0 everywhere, so that guided backpropagation may clip after the product as well as before."""
 
     def backward(self, method: Method, signal: Tensor, record: Record, shape: Size) -> Tensor:
         secant, slope = record
@@ -28,9 +33,16 @@ class Elementwise(Nonlinear):
     def remember(self, x: Tensor) -> tuple[Tensor, Reference]:
         return self.forward(x), (x,)
 
-    def record(self, x: Tensor, reference: Reference, *, overwrite: bool = False) -> tuple[Tensor, Record]:
-        (x0,) = reference
-        return self.forward(x), (self.secant(x, x0), self.slope(x))
+    def record(
+        self, x: Tensor, reference: Reference, *, overwrite: bool = False, empty: Empty = torch.empty_like
+    ) -> tuple[Tensor, Record]:
+        out = x if overwrite else torch.empty_like(x)
+        secant, slope = empty(x), empty(x)
+        for part, m, s, y, x0 in blocks((x, secant, slope, out), reference):
+            m.copy_(self.secant(part, x0))
+            s.copy_(self.slope(part))
+            y.copy_(self.forward(part))
+        return out, (secant, slope)
 
     @abstractmethod
     def secant(self, x: Tensor, x0: Tensor) -> Tensor:
@@ -43,10 +55,29 @@ class Elementwise(Nonlinear):
 
 @dataclass(frozen=True)
 class ReLU(Elementwise):
-    """max(x, 0)."""
+    """max(x, 0). The reference is kept as (max(x0, 0), min(x0, −tiny)), see `relu_secant`."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.relu()
+
+    def remember(self, x: Tensor) -> tuple[Tensor, Reference]:
+        high = x.relu()
+        return high, (high, x.clamp(max=-torch.finfo(x.dtype).tiny))
+
+    def record(
+        self, x: Tensor, reference: Reference, *, overwrite: bool = False, empty: Empty = torch.empty_like
+    ) -> tuple[Tensor, Record]:
+        out = x if overwrite else torch.empty_like(x)
+        secant, slope = empty(x), empty(x)
+        scratch = Scratch(x)
+        for part, m, s, y, high0, low0 in blocks((x, secant, slope, out), reference):
+            width = torch.minimum(part, low0, out=scratch("width", part.shape))
+            torch.maximum(part, high0, out=m)
+            torch.sub(m, width, out=width)
+            m.div_(width)
+            torch.gt(part, 0, out=s)
+            torch.clamp_min(part, 0, out=y)
+        return out, (secant, slope)
 
     def secant(self, x: Tensor, x0: Tensor) -> Tensor:
         return relu_secant(x, x0)
@@ -66,12 +97,14 @@ class ReLU6(Elementwise):
         return clamp_secant(x, x0, 0.0, 6.0)
 
     def slope(self, x: Tensor) -> Tensor:
-        return ((x > 0) & (x < 6)).to(x.dtype)
+        return clamp_slope(x, 0.0, 6.0)
 
 
 @dataclass(frozen=True)
 class SiLU(Elementwise):
     """x · sigmoid(x)."""
+
+    rising: ClassVar[bool] = False
 
     def forward(self, x: Tensor) -> Tensor:
         return F.silu(x)
@@ -96,13 +129,21 @@ def relu_secant(x: Tensor, x0: Tensor) -> Tensor:
     return high.div_(low.neg_().add_(high))
 
 
+def clamp_slope(x: Tensor, floor: float, ceiling: float) -> Tensor:
+    """1 inside the interval, 0 on its borders and outside, in the type of `x`."""
+    return torch.gt(x, floor, out=torch.empty_like(x)).mul_(torch.lt(x, ceiling, out=torch.empty_like(x)))
+
+
 def clamp_secant(x: Tensor, x0: Tensor, floor: float, ceiling: float) -> Tensor:
-    """Δout/Δin of clamp(x, floor, ceiling): the share of the interval between both that lies inside."""
+    """Δout/Δin of clamp(x, floor, ceiling): the share of the interval between both that lies inside, in [0, 1].
+
+    Equal inputs give the gradient: both parts of the quotient are then the smallest positive number, or zero above.
+    """
+    tiny = torch.finfo(x.dtype).tiny
     high, low = torch.maximum(x, x0), torch.minimum(x, x0)
-    width = high - low
-    inside = (high.clamp(max=ceiling) - low.clamp(min=floor)).clamp_(min=0)
-    slope = ((x > floor) & (x < ceiling)).to(x.dtype)
-    return torch.where(width > 0, inside / width, slope)
+    width = (high - low).add_(tiny)
+    inside = high.clamp_(max=ceiling).sub_(low.clamp_(min=floor)).clamp_(min=0)
+    return inside.add_(clamp_slope(x, floor, ceiling), alpha=tiny).div_(width)
 
 
 def smooth_secant(layer: Elementwise, x: Tensor, x0: Tensor) -> Tensor:

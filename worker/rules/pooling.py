@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Size, Tensor
 
 from worker.rules.base import Method, Nonlinear, Record, Reference, Transparent
+from worker.rules.blocks import Empty
 
 Pair = tuple[int, int]
 
@@ -41,7 +42,9 @@ class MaxPool(Nonlinear):
         out, first = self._maximum(x)
         return out, (x, out, first)
 
-    def record(self, x: Tensor, reference: Reference, *, overwrite: bool = False) -> tuple[Tensor, Record]:
+    def record(
+        self, x: Tensor, reference: Reference, *, overwrite: bool = False, empty: Empty = torch.empty_like
+    ) -> tuple[Tensor, Record]:
         x0, out0, first0 = reference
         out, first = self._maximum(x)
         image_wins = out >= out0
