@@ -193,7 +193,7 @@ def _get(client: httpx.Client, url: httpx.URL, policy: FetchPolicy, deadline: fl
     if url.scheme not in ("http", "https") or not url.host:
         raise ImageRefusedError(f"{printable(str(url))} is no http(s) address")
     addresses = checked_addresses(url, trusted=policy.trusted, any_public="*" in policy.hosts)
-    headers = {"Host": url.netloc.decode("ascii"), "Accept": "image/*", "Accept-Encoding": "identity"}
+    headers = {"Host": url.netloc.decode("ascii"), "Accept": "*/*", "Accept-Encoding": "identity"}
     if policy.headers is not None and policy.studio_url and origin(url) == origin(httpx.URL(policy.studio_url)):
         headers |= policy.headers(str(url))
     for index, address in enumerate(addresses):
