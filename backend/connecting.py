@@ -157,7 +157,9 @@ def _project(studio: Studio, project: int, present: Any, wish: Wish, report: Rep
 def _old(studio: Studio, project: int, wish: Wish, report: Report) -> None:
     """Predictions of our older versions: deleted or kept, as wished; others' are nobody's business."""
     stored = studio.versions(project)
-    old = {version: n for version, n in stored.items() if version.startswith(OURS) and version != report.version}
+    old = {
+        version: n for version, n in stored.items() if n and version.startswith(OURS) and version != report.version
+    }
     for version, number in old.items():
         if wish.replace:
             studio.delete_predictions(project, version)

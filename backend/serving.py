@@ -59,7 +59,7 @@ def serve(settings: Settings, *, deliver: bool = True) -> None:
     server = _bind(app, settings)
     if not (settings.basic_auth or _loopback(settings.host)):
         log.warning("%s can be reached by others: set BOXLIFT_BASIC_AUTH", settings.host)
-    signal.signal(signal.SIGTERM, lambda *_: _drain(counted, settings.answer_seconds + 1.0))
+    signal.signal(signal.SIGTERM, _Ending(counted, settings.answer_seconds + 1.0))
     with _delivering(settings) if deliver else contextlib.nullcontext():
         for host, port in _addresses(server):
             log.info("listening on http://%s:%s", f"[{host}]" if ":" in str(host) else host, port)
@@ -100,18 +100,30 @@ def _loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _drain(counted: Counted, seconds: float) -> None:
-    """Let requests that are being answered finish, for `seconds` at most, then end the server."""
+class _Ending:
+    """Handler of SIGTERM: lets requests being answered finish, for `seconds` at most, then ends the server.
 
-    def end() -> None:
-        deadline = time.monotonic() + seconds
-        while counted.active and time.monotonic() < deadline:
+    A second signal ends it at once.
+    """
+
+    def __init__(self, counted: Counted, seconds: float) -> None:
+        self._counted = counted
+        self._seconds = seconds
+        self._begun = False
+
+    def __call__(self, number: int, frame: object) -> None:
+        if self._begun:
+            raise SystemExit(0)
+        self._begun = True
+        log.info("stopping: %d requests are being answered", self._counted.active)
+        threading.Thread(target=self._drain, args=(number,), name="drain", daemon=True).start()
+
+    def _drain(self, number: int) -> None:
+        deadline = time.monotonic() + self._seconds
+        while self._counted.active and time.monotonic() < deadline:
             time.sleep(0.05)
         time.sleep(FLUSH)
-        _thread.interrupt_main()
-
-    log.info("stopping: %d requests are being answered", counted.active)
-    threading.Thread(target=end, name="drain", daemon=True).start()
+        _thread.interrupt_main(signal.Signals(number))
 
 
 @contextlib.contextmanager
