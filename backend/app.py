@@ -7,6 +7,7 @@ from werkzeug.exceptions import HTTPException
 
 from backend import guard
 from backend.events import Events
+from backend.metrics import metrics_routes
 from backend.predictor import Predictor, Queue
 from backend.routes import on_boxlift_error, on_exception, on_full, on_http_error, routes
 from backend.settings import Settings
@@ -33,6 +34,7 @@ def create_app(settings: Settings, jobs: Queue | None = None) -> Flask:
         return guard.refuse(request, settings)
 
     app.register_blueprint(routes)
+    app.register_blueprint(metrics_routes(settings.redis_url))
     app.register_error_handler(HTTPException, on_http_error)
     app.register_error_handler(QueueFullError, on_full)
     app.register_error_handler(BoxliftError, on_boxlift_error)

@@ -155,9 +155,12 @@ return lost
 DUE = (
     _HEAD
     + """
--- KEYS: names of queues. Jobs whose pause is over go back into their queue. Returns how many.
+-- KEYS: names of queues. Jobs whose pause is over go back into their queue; what has ended so long ago that it is
+-- gone leaves the lists of finished and failed jobs. Returns how many went back.
 local moved = 0
 for _, queue in ipairs(KEYS) do
+  redis.call('ZREMRANGEBYSCORE', rq .. 'finished:' .. queue, 0, now)
+  redis.call('ZREMRANGEBYSCORE', rq .. 'failed:' .. queue, 0, now)
   local set = rq .. 'scheduled:' .. queue
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', set, 0, now, 'LIMIT', 0, 500)) do
     redis.call('ZREM', set, id)

@@ -9,6 +9,9 @@ import click
 from worker.errors import BoxliftError
 
 COMMANDS = {
+    "cancel": "take a project's tasks out of the queue",
+    "retry": "try failed tasks again",
+    "status": "queues, workers, rate, time left, failures",
     "bench": "measure speed against captum, plain forward passes and the queue",
     "connect": "connect a Label Studio project to the backend, or repair its connection",
     "demo": "the whole product on this machine: Redis, worker, backend, Label Studio",
