@@ -107,6 +107,15 @@ class ImageRef(_Record):
     to_name: str = ""
     item_index: int | None = None
     """Page of a multi-page Image tag, from 0; None for a single image."""
+    region: Box | None = None
+    """The part to look at, (x0, y0, x1, y1) as fractions of the upright image; None for all of it."""
+
+    @classmethod
+    def _read(cls, data: dict[str, Any]) -> dict[str, Any]:
+        if data.get("region") is None:
+            return data
+        x0, y0, x1, y1 = (float(v) for v in data["region"])
+        return data | {"region": (x0, y0, x1, y1)}
 
 
 @dataclass(frozen=True, slots=True)

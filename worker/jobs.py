@@ -12,6 +12,7 @@ from worker.contract import Detection, ImageRef, ImageResult, Model, Plan, Reque
 from worker.errors import ImageError, ImageFetchError, QueueError
 from worker.images import FetchPolicy, ImageLimits, Photo, decode, fetch
 from worker.images.fetch import printable
+from worker.regions import cut, put_back
 
 if TYPE_CHECKING:
     from typing import Protocol
@@ -70,7 +71,7 @@ class Bench:
         All plans must agree on `max_boxes` and `min_score`; their classes may differ.
         """
         photos = [
-            (image, plan.classes_for(ref))
+            (cut(image, ref.region), plan.classes_for(ref))
             for request, plan, images in zip(requests, plans, loaded, strict=True)
             for ref, image in zip(request.images, images, strict=True)
             if isinstance(image, Photo)
@@ -93,7 +94,12 @@ class Bench:
                 model_version=version,
                 plan=request.plan,
                 images=tuple(
-                    ImageResult(ref, image.width, image.height, tuple(next(found)))
+                    ImageResult(
+                        ref,
+                        image.width,
+                        image.height,
+                        tuple(put_back(item, image, ref.region) for item in next(found)),
+                    )
                     if isinstance(image, Photo)
                     else ImageResult(ref, error=str(image))
                     for ref, image in zip(request.images, images, strict=True)
