@@ -42,6 +42,8 @@ class LabelStudio(Protocol):
 
     def project(self, project: int) -> Any: ...
 
+    def close(self) -> None: ...
+
     def set_model_version(self, project: int, version: str) -> None: ...
 
 
@@ -81,6 +83,7 @@ class Delivery:
         self._stop.set()
         if self._thread:
             self._thread.join(timeout)
+        self._studio.close()
 
     def _run(self) -> None:
         while not self._stop.wait(self._interval):

@@ -82,7 +82,7 @@ class Outbox:
 
     def waiting(self, project: int) -> int:
         """How many results of a project are not in Label Studio yet."""
-        pipe = self._client.pipeline(transaction=False)
+        pipe = self._client.pipeline(transaction=True)
         pipe.hlen(outbox_key(project))
         pipe.hlen(sending_key(project))
         return sum(pipe.execute())

@@ -103,7 +103,7 @@ def overview(client: redis.Redis) -> Overview:
 
 
 def _undelivered(client: redis.Redis, projects: list[int]) -> dict[int, int]:
-    pipe = client.pipeline(transaction=False)
+    pipe = client.pipeline(transaction=True)  # results move between the two
     for project in projects:
         pipe.hlen(outbox_key(project))
         pipe.hlen(sending_key(project))

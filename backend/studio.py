@@ -87,6 +87,11 @@ class Studio:
         with _said("reading the access token", self.url):
             return LabelStudio(base_url=self.url, api_key=self._token, timeout=self._timeout)  # type: ignore[no-untyped-call]
 
+    def close(self) -> None:
+        """Give the connections back."""
+        if "sdk" in vars(self):
+            self.sdk._client_wrapper.httpx_client.httpx_client.close()
+
     def ping(self) -> str:
         """Version of the server. Needs no token."""
         return str(self.call("its version", lambda: self.sdk.versions.get().release))
