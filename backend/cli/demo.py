@@ -42,7 +42,7 @@ def command(
     Runs until Ctrl-C, which stops everything. Weights that cannot be had are replaced by a network whose
     weights come with the packages, with a notice.
     """
-    from backend.demo.run import Demo, verify
+    from backend.demo.run import Demo
 
     settings = Settings.from_env()
     console = Console(stderr=True)
@@ -58,7 +58,7 @@ def command(
             demo.show(summary)
             if once or as_json:
                 click.echo(summary.to_json())
-            verify(summary)
+            demo.verify(summary)
             if not once:
                 demo.show_login()
                 demo.serve()

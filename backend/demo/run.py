@@ -19,7 +19,7 @@ from backend.demo.weights import choose_network
 from worker.errors import BoxliftError
 
 TITLE = "Boxlift demo"
-PATIENCE = 300.0
+PATIENCE = 120.0
 """Seconds without a single new prediction after which the demo gives up."""
 
 
@@ -132,6 +132,15 @@ class Demo:
             table.add_row(item.photo, label, f"{item.score:.2f}" if item.label else "")
         self.console.print(table)
 
+    def verify(self, summary: Summary) -> None:
+        """Raise DemoError that names the photos without a rectangle, and why if that is known."""
+        missing = [item.photo for item in summary.drafted if not item.label]
+        if missing or not summary.drafted:
+            reasons = "".join(f"\n  {reason}" for reason in self.stack.failures()[:3])
+            raise DemoError(
+                f"{len(missing)} of {len(summary.drafted)} photos have no box: {', '.join(missing)}{reasons}"
+            )
+
     def show_login(self) -> None:
         """Where to look, and as whom."""
         login = self.stack.studio.login
@@ -149,13 +158,6 @@ class Demo:
 
     def _say(self, text: str) -> None:
         self.console.print(f"• {text}", highlight=False)
-
-
-def verify(summary: Summary) -> None:
-    """Raise DemoError that names the photos without a rectangle."""
-    missing = [item.photo for item in summary.drafted if not item.label]
-    if missing or not summary.drafted:
-        raise DemoError(f"{len(missing)} of {len(summary.drafted)} photos have no box: {', '.join(missing)}")
 
 
 def _drafted(task: dict[str, Any], prediction: dict[str, Any] | None, shipped: Sequence[Photo]) -> Drafted:

@@ -23,7 +23,7 @@ from backend.demo.processes import LOOPBACK, Child, ProcessError, base_environme
 from backend.demo.studio_api import StudioApi
 from backend.demo.studio_server import StudioServer
 from backend.redis_server import RedisServer
-from worker.contract import MODEL_KEY, Model
+from worker.contract import FAILURES_KEY, MODEL_KEY, Model
 
 KEEP = ("XDG_CACHE_HOME", "BOXLIFT_CACHE_DIR", "BOXLIFT_DEVICE", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 """What the caller's environment may say to the worker: where weights are and what it computes on."""
@@ -99,6 +99,11 @@ class Stack:
         with redis.Redis.from_url(self.redis.url) as client:
             text = client.get(MODEL_KEY)
         return Model.from_dict(json.loads(str(text, "utf-8"))) if isinstance(text, bytes) else None
+
+    def failures(self) -> list[str]:
+        """Why photos could not be used, newest first."""
+        with redis.Redis.from_url(self.redis.url) as client:
+            return [str(json.loads(text)["reason"]) for text in client.lrange(FAILURES_KEY, 0, -1)]
 
     def studio_api(self) -> StudioApi:
         """Label Studio's API as its first user."""
