@@ -76,7 +76,7 @@ def _xception() -> NetworkEntry:
             size=(299, 299), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bicubic"
         ),
         classes=imagenet_classes,
-        layers=("act4", "act3", "block12", "block11", "block7", "block3"),
+        layers=("act4", "act3", "block12", "block11", "block7", "block2"),
     )
 
 
@@ -91,7 +91,7 @@ ENTRIES = (
     _torchvision("vgg16_bn", "features.43", "features.42", "features.32", "features.23"),
     _torchvision("vgg19", "features.36", "features.35", "features.26", "features.18"),
     _torchvision("vgg19_bn", "features.52", "features.51", "features.38", "features.26"),
-    _torchvision("alexnet", "features.12", "features.11", "features.9", "features.5"),
+    _torchvision("alexnet", "features.12", "features.11", "features.9", "features.4"),
     _torchvision("squeezenet1_1", "features.12", "features.10", "features.7", "features.4"),
     _torchvision("resnet18", "layer4", "layer4.0", "layer3", "layer2"),
     _torchvision("resnet34", "layer4", "layer4.1", "layer3", "layer2"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import socket
 import urllib.error
 from collections.abc import Iterator
@@ -40,7 +41,7 @@ def download(url: str, path: Path, sha256: str, *, progress: bool = True) -> Pat
         raise WeightsError(
             f"{path.name} could not be downloaded: {url} sent nothing for {STALL_SECONDS:.0f} s"
         ) from None
-    except RuntimeError:  # the hash, as torch.hub reports it
+    except (RuntimeError, http.client.HTTPException):  # the hash, as torch.hub reports it; or a broken answer
         raise WeightsError(
             f"{path.name} arrived from {url} damaged or cut off (its SHA-256 does not start with {sha256}) "
             "and was thrown away; try again"

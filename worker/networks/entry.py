@@ -26,8 +26,7 @@ class Preprocessing:
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     interpolation: str = "bilinear"
-    """"bilinear" or "bicubic"."""
-    antialias: bool = True
+    """"bilinear" or "bicubic", antialiased."""
 
     def normalise(self, images: Tensor) -> Tensor:
         """(…, 3, H, W) in [0, 1] → the network's input, same shape."""
