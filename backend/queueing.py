@@ -228,9 +228,8 @@ class Jobs:
             return {}
         pipe = self.client.pipeline(transaction=False)
         for job, request in jobs.items():
-            self._answer(
-                [outbox_key(request.project), sending_key(request.project)], [job, request.task], client=pipe
-            )
+            outbox = [outbox_key(request.project), sending_key(request.project)]
+            self._answer(outbox, [job, request.task if request.push else ""], client=pipe)
         pipe.time()
         *answers, (seconds, micros) = pipe.execute()
         found = {}

@@ -128,11 +128,13 @@ class Request(_Record):
     plan: str
     """Digest of the `Plan` under `PREFIX + "plan:" + digest`."""
     images: tuple[ImageRef, ...]
+    push: bool = True
+    """Whether a result that nobody waits for any more goes to Label Studio; not for a click that was given up."""
 
     @property
     def job_id(self) -> str:
         """Identity of the work: same project, task, images, plan and version give the same id."""
-        work = [self.model_version, self.plan, [image.to_dict() for image in self.images]]
+        work = [self.model_version, self.plan, [image.to_dict() for image in self.images], self.push]
         return f"bl{SCHEMA}-{self.project}-{self.task}-{digest(work)}"
 
     @classmethod

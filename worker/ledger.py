@@ -107,7 +107,8 @@ class Ledger:
         keys = [waiting_key(held.id), outbox_key(result.project), OUTBOXES_KEY]
         args: list[Any] = [held.queue, held.id, held.execution, max(1, held.result_ttl), utcformat(now())]
         text = json.dumps(value, separators=(",", ":"))
-        return bool(self._finish(keys, [*args, request.project, request.task, text, *fields]))
+        task = request.task if request.push else ""
+        return bool(self._finish(keys, [*args, request.project, task, text, *fields]))
 
     def fail(self, held: Held, reason: str, *, again: bool = True, delay: float = 0.0) -> str:
         """Record a failed try: 'queued' or 'scheduled' while tries are left and `again`, else 'failed'; 'lost'

@@ -62,8 +62,9 @@ return taken
 FINISH = (
     _HEAD
     + """
--- KEYS: waiting, outbox, outboxes. ARGV: queue, id, execution, ttl, ended as text, project, task, result, then
--- the fields of RQ's result. 0: the lease is lost, another worker has or had the job; nothing is written.
+-- KEYS: waiting, outbox, outboxes. ARGV: queue, id, execution, ttl, ended as text, project, task ('' for a result
+-- that is of no use to Label Studio later), result, then the fields of RQ's result. 0: the lease is lost, another
+-- worker has or had the job; nothing is written.
 local queue, id, ttl = ARGV[1], ARGV[2], tonumber(ARGV[4])
 if redis.call('ZREM', rq .. 'wip:' .. queue, id .. ':' .. ARGV[3]) == 0 then return 0 end
 local job, results = rq .. 'job:' .. id, rq .. 'results:' .. id
@@ -75,7 +76,7 @@ redis.call('DEL', results)
 redis.call('XADD', results, '*', unpack(ARGV, 9))
 redis.call('EXPIRE', results, ttl)
 redis.call('ZADD', rq .. 'finished:' .. queue, now + ttl, id)
-if redis.call('DEL', KEYS[1]) == 0 then  -- nobody waits for it any more
+if redis.call('DEL', KEYS[1]) == 0 and ARGV[7] ~= '' then  -- nobody waits for it any more
   redis.call('HSET', KEYS[2], ARGV[7], ARGV[8])
   redis.call('SADD', KEYS[3], ARGV[6])
 end
