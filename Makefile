@@ -18,7 +18,7 @@ help:
 	@echo "make lock    compile requirements/*.txt anew"
 	@echo "make clean   remove the environments and everything else that was made"
 
-setup: $(VENV)/.synced $(STUDIO)/.synced
+setup: $(VENV)/.synced $(STUDIO)/.synced $(STUDIO)/empty.sqlite3
 
 # The stamps make a second call instant; a lock that changed is newer than its stamp.
 $(VENV)/.synced: requirements/dev.txt requirements/tools.txt pyproject.toml scripts/environment.sh
@@ -29,6 +29,14 @@ $(VENV)/.synced: requirements/dev.txt requirements/tools.txt pyproject.toml scri
 $(STUDIO)/.synced: requirements/label-studio.txt requirements/tools.txt scripts/environment.sh
 	@scripts/environment.sh $(STUDIO) requirements/label-studio.txt
 	@touch $@
+
+# A database with all of Label Studio's migrations: with a copy of it every start takes seconds.
+$(STUDIO)/empty.sqlite3: $(STUDIO)/.synced
+	@echo "Preparing Label Studio's database"
+	@rm -rf $(STUDIO)/empty && LABEL_STUDIO_BASE_DATA_DIR=$(STUDIO)/empty LABEL_STUDIO_LATEST_VERSION_CHECK=false \
+		LABEL_STUDIO_SENTRY_DSN= LABEL_STUDIO_COLLECT_ANALYTICS=false $(STUDIO)/bin/label-studio version \
+		>$(STUDIO)/empty.log 2>&1 || { cat $(STUDIO)/empty.log; exit 1; }
+	@mv $(STUDIO)/empty/label_studio.sqlite3 $@ && rm -rf $(STUDIO)/empty $(STUDIO)/empty.log
 
 demo: setup
 	@$(VENV)/bin/boxlift demo $(if $(filter-out 0,$(ONCE)),--once) $(ARGS)

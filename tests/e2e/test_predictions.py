@@ -18,6 +18,11 @@ BY_FILE = {photo.file: photo for photo in photos()}
 CAT, KOALA, PANDA, MACAW = (BY_FILE[name] for name in ("cat.jpg", "koala.jpg", "panda.jpg", "macaw.jpg"))
 
 
+def size_of(photo: Photo) -> tuple[int, int]:
+    with Image.open(photo.path) as image:
+        return image.size
+
+
 def assert_good(
     prediction: dict[str, Any], photo: Photo, version: str, *, size: tuple[int, int] | None = None
 ) -> None:
@@ -28,7 +33,7 @@ def assert_good(
     assert (region["from_name"], region["to_name"]) == ("label", "image")
     value = region["value"]
     assert value["rectanglelabels"] == [photo.label]
-    width, height = size or Image.open(photo.path).size
+    width, height = size or size_of(photo)
     assert (region["original_width"], region["original_height"]) == (width, height)
     assert region["image_rotation"] == 0
     assert value["rotation"] == 0
@@ -96,15 +101,15 @@ def test_local_files(new_project: NewProject, studio: StudioApi, local_files: Pa
 
 
 def test_photo_that_lies_on_its_side(new_project: NewProject, studio: StudioApi, tmp_path: Path) -> None:
-    upright = Image.open(PANDA.path)
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation: turn by 90° to see it upright
     file = tmp_path / "panda.jpg"
-    upright.transpose(Image.Transpose.ROTATE_90).save(file, exif=exif, quality=95)
+    with Image.open(PANDA.path) as upright:
+        upright.transpose(Image.Transpose.ROTATE_90).save(file, exif=exif, quality=95)
     project = new_project()
     [task] = studio.upload(project.id, [file])
     [prediction] = studio.task(task)["predictions"]
-    assert_good(prediction, PANDA, project.version, size=upright.size)
+    assert_good(prediction, PANDA, project.version, size=size_of(PANDA))
 
 
 def test_truncated_photo_costs_only_itself(new_project: NewProject, studio: StudioApi, tmp_path: Path) -> None:
