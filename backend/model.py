@@ -118,7 +118,7 @@ class BoxliftModel(LabelStudioMLBase):
         """
         project = project_id(self.project_id) or _project_of(tasks)
         if asked_interactively(tasks, context):
-            return [{"result": [], "score": 0.0, "model_version": self.version()} for _ in tasks]
+            return list(self.predictor.assist(project or 0, tasks, self._config, context))
         if project is None:
             return [[] for _ in tasks]
         try:

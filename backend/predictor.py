@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 from backend.announced import Announced
+from backend.interactive import Question, answer, drawn, questions
+from backend.labelling import task_images
 from backend.plans import Reading, read_config
 from backend.predictions import Prediction, to_prediction
 from backend.settings import Settings
@@ -93,6 +96,52 @@ class Predictor:
         log.info("%d of %d tasks answered", sum(map(bool, entries)), len(tasks), extra={"project": project})
         return entries
 
+    def assist(
+        self, project: int, tasks: Sequence[object], label_config: object, context: Mapping[str, Any] | None
+    ) -> list[Prediction]:
+        """What smart tools are told: one prediction for each task, its `result` empty where nothing fits.
+
+        The person who waits is served before everything else. Never raises.
+        """
+        entries = [nothing(self._version()) for _ in tasks]
+        drawing = drawn(context)
+        if drawing is None or not isinstance(label_config, str):
+            return entries
+        try:
+            model, reading = self.model(), self.read(label_config)
+            for position, task in enumerate(tasks):
+                number = task_id(task)
+                if number is not None and isinstance(task, Mapping):
+                    images = task_images(task.get("data"), reading.labelling)
+                    asked = questions(drawing, images, reading, label_config)
+                    found = self._assist(project, number, asked, reading, model)
+                    entries[position] = found or entries[position]
+        except BoxliftError as error:
+            log.warning("no help for a smart tool: %s", error, extra={"project": project})
+        return entries
+
+    def _assist(
+        self, project: int, task: int, asked: Iterator[Question], reading: Reading, model: Model
+    ) -> Prediction | None:
+        deadline = time.monotonic() + self.settings.answer_seconds
+        for question in asked:
+            plan = self._jobs.put_plan(question.plan)
+            request = Request(project, task, model.version, plan, (question.image,), push=False)
+            with self._slot(True) as may_wait:
+                seconds = max(deadline - time.monotonic(), 0.0) if may_wait else 0.0
+                ready = self._jobs.submit([request], interactive=True, wait=seconds)
+            for image in ready[task].images if task in ready else ():
+                found = answer(question, image, reading, model.version)
+                if found is not None:
+                    return found
+        return None
+
+    def _version(self) -> str:
+        try:
+            return self.model().version
+        except BoxliftError:
+            return ""
+
     def enqueue(self, project: int, tasks: Sequence[object], label_config: object) -> int:
         """Have tasks predicted in the background; returns how many. Raises QueueError."""
         requests = self._requests(project, tasks, self.read(label_config), self.model())
@@ -131,6 +180,11 @@ class Predictor:
         finally:
             if got:
                 self._slots.release()
+
+
+def nothing(version: str) -> Prediction:
+    """A prediction without boxes."""
+    return {"result": [], "score": 0.0, "model_version": version}
 
 
 def task_id(task: object) -> int | None:
