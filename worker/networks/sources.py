@@ -38,7 +38,7 @@ class Published:
     def find(self, cache_dir: Path) -> Path | None:
         """The file in `cache_dir`, or where torchvision keeps its own downloads."""
         places = (cache_dir, Path(torch.hub.get_dir()) / "checkpoints")
-        return next((path for place in places if (path := place / self.filename).is_file()), None)
+        return next((path for place in places if _is_there(path := place / self.filename)), None)
 
     def fetch(self, cache_dir: Path, *, progress: bool) -> Path:
         """Find the file or download it. Raises WeightsError that says what to put where instead."""
@@ -124,3 +124,11 @@ class FromTimm:
                 "give a local state dict with --weights FILE"
             )
         return Published.from_url(config.url)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether it is a file that this user can see; Path.is_file raises where a folder may not be entered."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
