@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import threading
@@ -13,6 +14,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import redis
 
+from backend.drafts import DRAFTS, write_drafts
 from backend.outbox import Outbox
 from backend.plans import Reading, read_config
 from backend.predictions import to_prediction
@@ -51,13 +53,21 @@ class Delivery:
     """Empties the outboxes, in a thread between `start` and `stop`, or one round at a time by `deliver`."""
 
     def __init__(
-        self, client: redis.Redis, studio: LabelStudio, *, unmatched: str = "skip", interval: float = 0.5
+        self,
+        client: redis.Redis,
+        studio: LabelStudio,
+        *,
+        unmatched: str = "skip",
+        interval: float = 0.5,
+        after: Callable[[int, Sequence[Mapping[str, Any]]], object] | None = None,
     ) -> None:
+        """`after` is called with the project and each lot of predictions that Label Studio has taken."""
         self._client = client
         self._outbox = Outbox(client)
         self._studio = studio
         self._unmatched = unmatched
         self._interval = interval
+        self._after = after
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._adopted: set[tuple[int, str]] = set()
@@ -71,7 +81,8 @@ class Delivery:
         from backend.studio import Studio
 
         studio = Studio(settings.studio_url, settings.studio_token)
-        return cls(connect(settings.redis_url), studio, unmatched=settings.unmatched)
+        after = functools.partial(write_drafts, studio) if settings.write == DRAFTS else None
+        return cls(connect(settings.redis_url), studio, unmatched=settings.unmatched, after=after)
 
     def start(self) -> None:
         """Deliver from now on, in a thread of its own."""
@@ -188,6 +199,8 @@ class Delivery:
             self._drop(project, {task: reason for task in predictions if task not in stored})
         self._outbox.done(project, predictions)
         self._adopt(project, version)
+        if self._after is not None:
+            self._after(project, list(predictions.values()))
         return created
 
     def _halve(self, project: int, version: str, predictions: dict[int, dict[str, Any]], reason: str) -> int:

@@ -11,8 +11,8 @@ from flask import Blueprint, Response, current_app, jsonify, request
 from werkzeug.exceptions import BadRequest, HTTPException, UnsupportedMediaType
 
 from backend.events import Events
-from backend.model import BoxliftModel
-from backend.predictor import Predictor, project_id
+from backend.model import BoxliftModel, asked_interactively
+from backend.predictor import Predictor, project_id, task_id
 from worker.errors import BoxliftError, QueueFullError
 
 log = logging.getLogger(__name__)
@@ -81,8 +81,15 @@ def predict() -> Response:
         raise BadRequest("`tasks` must be a list")
     params = body.get("params")
     context = params.get("context") if isinstance(params, Mapping) else None
-    model = BoxliftModel(project_id(body.get("project")), _text(body.get("label_config")), predictor=_predictor())
-    return jsonify(results=model.predict(tasks, context=context if isinstance(context, Mapping) else None))
+    context = context if isinstance(context, Mapping) else None
+    project = project_id(body.get("project"))
+    model = BoxliftModel(project, _text(body.get("label_config")), predictor=_predictor())
+    entries = model.predict(tasks, context=context)
+    after = current_app.extensions["boxlift-after"]
+    if after is not None and project is not None and not asked_interactively(tasks, context):
+        answered = [{"task": task_id(task), **entry} for task, entry in zip(tasks, entries, strict=True) if entry]
+        after(project, answered)
+    return jsonify(results=entries)
 
 
 @routes.post("/webhook")

@@ -64,7 +64,7 @@ def serve(settings: Settings, *, deliver: bool = True) -> None:
         for host, port in _addresses(server):
             log.info("listening on http://%s:%s", f"[{host}]" if ":" in str(host) else host, port)
         server.run()
-    app.extensions["boxlift-events"].close()
+    app.extensions["boxlift-background"].close()
     log.info("stopped")
 
 

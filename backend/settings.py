@@ -59,6 +59,12 @@ class Settings:
         "classes without a label: skip, or only-label",
         choices=("skip", "only-label"),
     )
+    write: str = _setting(
+        "BOXLIFT_WRITE",
+        "predictions",
+        "what Label Studio gets: predictions, or drafts of the token's user beside them",
+        choices=("predictions", "drafts"),
+    )
     preannotate: str = _setting(
         "BOXLIFT_PREANNOTATE",
         "no",

@@ -231,7 +231,7 @@ def test_new_tasks_are_predicted_by_themselves_if_asked_for(make_app: Callable[.
     assert make_app().test_client().post("/webhook", json=event).get_json() == {"status": "ignored"}
     app = make_app(preannotate="yes")
     assert app.test_client().post("/webhook", json=event).get_json() == {"status": "accepted"}
-    app.extensions["boxlift-events"].close()
+    app.extensions["boxlift-background"].close()
     ((requests, interactive, wait),) = desk.asked
     assert [request.task for request in requests] == [1]
     assert (interactive, wait) == (False, 0.0)
@@ -266,7 +266,7 @@ bodies = anything | st.fixed_dictionaries(
 def test_no_json_makes_an_error_of_ours(make_app: Callable[..., Flask], payload: Any, route: str) -> None:
     app = make_app(preannotate="yes")
     answer = app.test_client().post(route, data=json.dumps(payload), content_type="application/json")
-    app.extensions["boxlift-events"].close()
+    app.extensions["boxlift-background"].close()
     assert answer.status_code in (200, 201, 400), answer.text
     assert "Traceback" not in answer.text
     if route == "/predict" and answer.status_code == 200:

@@ -1,0 +1,48 @@
+"""Drafts: editable boxes for the token's user, beside the predictions. Never where somebody has worked already."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from worker.errors import StudioError
+
+log = logging.getLogger("boxlift.drafts")
+
+DRAFTS = "drafts"
+"""Value of the setting `write`."""
+
+
+class Api(Protocol):
+    """What writing drafts needs of `backend.studio.Studio`. May raise StudioError."""
+
+    def request(self, method: str, path: str, doing: str, body: object = None) -> Any: ...
+
+
+def write_drafts(studio: Api, project: int, predictions: Iterable[Mapping[str, Any]]) -> int:
+    """Make a draft of each prediction ({task, result, …}) that has boxes. Returns how many were made. Never raises.
+
+    A task that has an annotation (skipped ones included) or a draft of the token's user is left alone.
+    """
+    made = 0
+    for prediction in predictions:
+        task = prediction["task"]
+        try:
+            if prediction["result"] and not worked_on(studio, task):
+                body = {"result": prediction["result"], "lead_time": 0}
+                studio.request("POST", f"api/tasks/{task}/drafts", f"a draft for task {task}", body)
+                made += 1
+        except StudioError as error:
+            log.warning("no draft: %s", error, extra={"project": project, "task": task})
+    if made:
+        log.info("%d drafts written", made, extra={"project": project})
+    return made
+
+
+def worked_on(studio: Api, task: int) -> bool:
+    """Whether a task has annotations, or a draft of the token's user."""
+    return any(
+        studio.request("GET", f"api/tasks/{task}/{what}", f"{what} of task {task}")
+        for what in ("drafts", "annotations/")
+    )
