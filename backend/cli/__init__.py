@@ -9,6 +9,7 @@ import click
 from worker.errors import BoxliftError
 
 COMMANDS = {
+    "accept": "make annotations of confident predictions where nobody has worked",
     "cancel": "take a project's tasks out of the queue",
     "retry": "try failed tasks again",
     "status": "queues, workers, rate, time left, failures",
