@@ -54,7 +54,10 @@ def local_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory, local_files: Path, image_server: str) -> Iterator[Stack]:
     """Everything, started and connected to each other."""
-    settings = {"BOXLIFT_IMAGE_HOSTS": image_server.removeprefix("http://")}
+    settings = {
+        "BOXLIFT_IMAGE_HOSTS": image_server.removeprefix("http://"),
+        "BOXLIFT_ANSWER_SECONDS": "60",  # a busy machine must not turn a waited-for box into a late one
+    }
     with Stack(tmp_path_factory.mktemp("stack"), local_files=local_files, settings=settings) as stack:
         stack.start(NETWORK)
         yield stack
