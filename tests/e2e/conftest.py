@@ -82,8 +82,8 @@ def studio(stack: Stack) -> Iterator[StudioApi]:
 def new_project(studio: StudioApi, stack: Stack, version: str, request: pytest.FixtureRequest) -> NewProject:
     """Makes a project with the demo's labels (or another config), and connects the backend."""
 
-    def make(config: str | None = None) -> Project:
-        number = studio.create_project(str(request.node.name)[:50], config or label_config())
+    def make(config: str | None = None, *, title: str = "") -> Project:
+        number = studio.create_project(title or str(request.node.name)[:50], config or label_config())
         studio.connect(number, stack.backend_url, version)
         return Project(studio, number, version)
 

@@ -45,4 +45,4 @@ class Project:
 
 
 NewProject = Callable[..., Project]
-"""Makes a project; its one argument is a labelling config, the demo's if not given."""
+"""Makes a project, with a labelling config (the demo's if not given) and a `title`."""

@@ -28,7 +28,7 @@ def page(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pag
 
 
 def test_box_is_drawn_over_the_photo(page: Page, new_project: NewProject, studio: StudioApi) -> None:
-    project = new_project()
+    project = new_project(title="Animals")
     [task] = studio.upload(project.id, [PANDA.path])
     # Nobody has asked for predictions: opening the page does.
     [region] = page.open_task(project.id, task)
