@@ -115,7 +115,8 @@ class BatchWorker:
         if not self._tasks:
             if self._burst:
                 return False
-            self._calmly(lambda: self._ledger.wait(IDLE))
+            # Empty hands have no reason to outwait a Redis that is away when it is time to stop.
+            self._calmly(lambda: self._ledger.wait(IDLE), last=0.0)
             return True
         batch = choose(self._tasks, self._size.size)
         if batch:
@@ -231,8 +232,8 @@ class BatchWorker:
             self._calmly(lambda held=task.held: self._ledger.give_back(held))  # type: ignore[misc]
         self._tasks.clear()
         self._keeper.stop()
-        self._calmly(self._stats.flush)
-        self._calmly(self._registration.leave)
+        self._calmly(self._stats.flush, last=2.0)
+        self._calmly(self._registration.leave, last=2.0)
         log.info("stopped after %d jobs", self._done, extra={"event": "stopped", "worker": self.name})
 
     def _watch(self, batch: Sequence[Task]) -> None:
@@ -261,8 +262,8 @@ class BatchWorker:
             "tries": held.tries,
         }
 
-    def _calmly(self, call: Callable[[], T]) -> T:
-        return patiently(call, stop=self._stop)
+    def _calmly(self, call: Callable[[], T], *, last: float = 30.0) -> T:
+        return patiently(call, stop=self._stop, last=last)
 
 
 def _out_of_memory(error: Exception) -> bool:
