@@ -12,10 +12,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from backend.connecting import Wish, connect
 from backend.demo.photos import LABELS, Photo, label_config, photos
 from backend.demo.stack import Stack
 from backend.demo.studio_api import StudioApi
 from backend.demo.weights import choose_network
+from backend.studio import Studio
 from worker.errors import BoxliftError
 
 TITLE = "Boxlift demo"
@@ -103,8 +105,14 @@ class Demo:
             shipped = photos()
             self._say(f"Importing {len(shipped)} photos")
             studio.upload(project, [photo.path for photo in shipped])
-        studio.connect(project, self.stack.backend_url, version)
-        studio.use_version(project, version)
+        # An earlier start's backend may have had another port; Label Studio asks only the first connection.
+        studio.disconnect(project, keep=self.stack.backend_url)
+        connect(
+            Studio(studio.url, self.stack.studio.login.token),
+            project,
+            version,
+            Wish(self.stack.backend_url),
+        )
         return project
 
     def _await(self, studio: StudioApi, project: int, version: str) -> list[Drafted]:

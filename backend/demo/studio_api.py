@@ -68,7 +68,8 @@ class StudioApi:
         except httpx.HTTPError as error:
             raise StudioError(f"{method} {self.url}{path}: {type(error).__name__} {error}") from None
         if answer.is_error:
-            raise StudioError(f"{method} {self.url}{path} answered {answer.status_code}: {answer.text[:500]}")
+            words = answer.text[:500] if "json" in answer.headers.get("content-type", "") else answer.reason_phrase
+            raise StudioError(f"{method} {self.url}{path} answered {answer.status_code}: {words}")
         return answer.json() if answer.content else None
 
     def projects(self) -> dict[str, int]:
@@ -119,17 +120,18 @@ class StudioApi:
         `title` should be the model version: connecting makes it the project's own, which the Data Manager's
         score column goes by.
         """
-        for other in self.call("GET", "/api/ml/", params={"project": project}):
-            self.call("DELETE", f"/api/ml/{other['id']}/")
+        self.disconnect(project)
         body = {"project": project, "url": backend_url, "title": title, **settings}
         backend: dict[str, Any] = self.call("POST", "/api/ml/", json=body)
         if backend["state"] != "CO":
             raise StudioError(f"Label Studio could not connect {backend_url}: {backend.get('error_message')}")
         return backend
 
-    def use_version(self, project: int, version: str) -> None:
-        """Make `version` the one that the project shows. It must be a connection's title or have predictions."""
-        self.call("PATCH", f"/api/projects/{project}/", json={"model_version": version})
+    def disconnect(self, project: int, keep: str = "") -> None:
+        """Take a project's ML backends away, but the one at the address `keep`."""
+        for other in self.call("GET", "/api/ml/", params={"project": project}):
+            if other["url"] != keep:
+                self.call("DELETE", f"/api/ml/{other['id']}")
 
     def tasks(self, project: int) -> list[dict[str, Any]]:
         """All tasks of a project with their data, without asking the backend for anything."""
