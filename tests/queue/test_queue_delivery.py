@@ -66,6 +66,14 @@ class Site:
         for studio in self._studios:
             studio.close()
 
+    def answers(self) -> bool:
+        """Whether it is up and takes the token: just started, it may refuse for a moment."""
+        try:
+            self.server.wait()
+        except StudioError:
+            return False
+        return True
+
     def project(self, tasks: int) -> tuple[int, list[int]]:
         """A new project and its tasks, each with a picture of its own."""
         with self.api as api:
@@ -238,7 +246,8 @@ def test_label_studio_down_while_results_come(fleet: Fleet, site: Site, delivery
         until(fleet.nothing_left, "empty queues")
         time.sleep(5)
         assert left(fleet, project) == 40
-        site.server.start().wait()
+        site.server.start()
+        until(site.answers, "Label Studio")
         until(lambda: left(fleet, project) == 0, "an empty outbox", seconds=300)
         assert site.stored(project) == Counter(tasks)
         assert not fleet.failures()
