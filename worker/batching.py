@@ -106,8 +106,9 @@ def choose(tasks: Sequence[Task], size: int, *, at: float | None = None) -> list
     if not ready:
         return []
     batch = _fill(ready, size)
-    short = sum(task.images for task in batch) < size and len(batch) < len(tasks)
-    if short and moment - min(task.since for task in batch) < FILL:
+    more = any(not task.ready and task.kind == batch[0].kind for task in tasks)
+    short = sum(task.images for task in batch) < size
+    if short and more and moment - min(task.since for task in batch) < FILL:
         return []
     return batch
 

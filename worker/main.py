@@ -123,7 +123,9 @@ class BatchWorker:
             self._run(batch)
         else:
             # An image that never comes, say because a decoder hangs, must not stop everything for ever.
-            self._watchdog.by(min(task.since + task.held.timeout for task in self._tasks if not task.ready))
+            late = [task.since + task.held.timeout for task in self._tasks if not task.ready]
+            if late:
+                self._watchdog.by(min(late))
             waiting = [future for task in self._tasks for future in task.loading if not future.done()]
             wait(waiting, timeout=0.01, return_when=FIRST_COMPLETED)
         return True
