@@ -24,10 +24,24 @@ def heat(maps: Mapping[str, Tensor], parameters: Parameters) -> Tensor:
     `maps` holds, by the names of `parameters.sources`, contributions (R, h, w) summed over channels,
     of any size. Every row's maximum is 1 unless the row is empty.
     """
-    smoothed = [smooth(_part(maps[s.name].float(), s.part), parameters.grid, s.sigma) for s in parameters.sources]
-    mixed = mix(smoothed, [s.weight for s in parameters.sources], parameters.mix)
-    mask = border_mask(parameters.grid, parameters.border, parameters.border_kind).to(mixed)
-    return normalise(mixed * mask)
+    return combine(prepare(maps, parameters), parameters)
+
+
+def prepare(maps: Mapping[str, Tensor], parameters: Parameters) -> list[Tensor]:
+    """Every source resampled, smoothed and normalised, not yet masked: (R, grid, grid) each."""
+    return [
+        normalise(smooth(_part(maps[s.name].float(), s.part), parameters.grid, s.sigma)) for s in parameters.sources
+    ]
+
+
+def combine(sources: Sequence[Tensor], parameters: Parameters) -> Tensor:
+    """Prepared sources to heat maps (R, grid, grid): mixed, masked, normalised."""
+    return masked(mix(sources, [s.weight for s in parameters.sources], parameters.mix), parameters)
+
+
+def masked(maps: Tensor, parameters: Parameters) -> Tensor:
+    """Maps (R, grid, grid) under the border mask, every row's maximum 1 again."""
+    return normalise(maps * border_mask(parameters.grid, parameters.border, parameters.border_kind).to(maps))
 
 
 def smooth(maps: Tensor, grid: int, sigma: float) -> Tensor:

@@ -17,14 +17,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from PIL import Image
+from scipy import ndimage
 from torch import Tensor
 
 from worker import boxes
 from worker.contract import Box, Detection, Model, digest
 from worker.engines import make_attributor
-from worker.heatmap import heat
+from worker.heatmap import border_mask, combine, prepare
 from worker.images import Photo, to_tensor
 from worker.parameters import DEEPLIFT, GUIDED, Parameters
+from worker.probes import probe_boxes, union_boxes
+from worker.regression import certainty, chance, regress, signs
 
 if TYPE_CHECKING:
     from worker.attribution import Attribution
@@ -136,27 +139,32 @@ class Localizer:
     ) -> Iterator[View]:
         inputs = torch.stack([to_tensor(image, self.network.preprocessing) for image in images])
         attribution = self._attribute(inputs, self._choose(allowed, several=max_boxes > 1))
-        chances = _probabilities(attribution.logits.cpu(), allowed)
-        heats = heat(named_maps(attribution), self.parameters).cpu().numpy()
+        sources = prepare(named_maps(attribution), self.parameters)
+        heats = combine(sources, self.parameters).cpu().numpy()
         rows, targets = attribution.rows.tolist(), attribution.targets.tolist()
+        found = self._boxes([source.cpu().numpy() for source in sources], heats, several=max_boxes > 1)
+        scored = self._score(found, attribution)
         for number, image in enumerate(images):
-            own = [row for row, of in enumerate(rows) if of == number]
-            found = [
-                Detection(self.network.classes[target], target, score, pixels(box, image.width, image.height))
-                for row, target in ((row, targets[row]) for row in own)
-                for box, score in self._boxes(heats[row], float(chances[number, target]), max_boxes)
-            ]
+            mine = [index for index, one in enumerate(found) if rows[one.row] == number]
             kept = boxes.suppress(
-                np.array([item.box for item in found]),
-                np.array([item.score for item in found]),
-                self.parameters.overlap,
+                np.array([found[index].box for index in mine]), scored[mine], self.parameters.overlap
             )
-            best = [found[index] for index in kept if found[index].score >= min_score]
+            best = [
+                Detection(
+                    label=self.network.classes[targets[found[index].row]],
+                    class_index=targets[found[index].row],
+                    score=float(scored[index]),
+                    box=pixels(found[index].box, image.width, image.height),
+                )
+                for index in (mine[place] for place in kept)
+                if scored[index] >= min_score
+            ]
+            first = rows.index(number)
             yield View(
                 detections=tuple(best[:max_boxes]),
-                deeplift=attribution.deeplift[own[0]].float().sum(0).cpu().numpy(),
-                guided=attribution.guided[own[0]].float().sum(0).cpu().numpy(),
-                heat=heats[own[0]],
+                deeplift=attribution.deeplift[first].float().sum(0).cpu().numpy(),
+                guided=attribution.guided[first].float().sum(0).cpu().numpy(),
+                heat=heats[first],
             )
 
     def _choose(self, allowed: Sequence[Allowed], *, several: bool) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
@@ -178,14 +186,73 @@ class Localizer:
 
         return choose
 
-    def _boxes(self, heat_map: boxes.Floats, chance: float, max_boxes: int) -> list[tuple[Box, float]]:
-        whole = boxes.hot_box(heat_map, self.parameters.threshold)
-        if whole is None:
+    def _boxes(self, sources: Sequence[boxes.Floats], heats: boxes.Floats, *, several: bool) -> list[Found]:
+        """The boxes of every row that has any heat: one, or where several are wanted those of its regions too."""
+        hot = [row for row, heat in enumerate(heats) if heat.max() > 0]
+        parts = [(row, np.ones_like(heats[row]), 1.0) for row in hot]
+        if several:
+            parts += [(row, *part) for row in hot for part in regions(heats[row], self.parameters.split)]
+        if not parts:
             return []
-        if max_boxes == 1 and self.parameters.box == "union":
-            return [(whole, chance)]
-        regions = boxes.component_boxes(heat_map, self.parameters.threshold)[:max_boxes]
-        return [(box, chance * share) for box, share in regions]
+        index = [row for row, _, _ in parts]
+        share = np.stack([part for _, part, _ in parts])
+        local = heats[index] * share
+        local = local / local.max(axis=(1, 2), keepdims=True)
+        mask = border_mask(self.parameters.grid, self.parameters.border, self.parameters.border_kind).numpy()
+        probes = probe_boxes(local, [source[index] * mask * share for source in sources])
+        if self.parameters.regression is not None:
+            drawn = regress(probes, self.parameters.regression)
+        else:
+            drawn = union_boxes(local, self.parameters.threshold)
+        items = zip(parts, drawn, probes, local, strict=True)
+        return [Found(row, as_box(box), probe, heat, weight) for (row, _, weight), box, probe, heat in items]
+
+    def _score(self, found: Sequence[Found], attribution: Attribution) -> boxes.Floats:
+        """A score (B,) in [0, 1] for every box: calibrated where the parameters say how."""
+        if not found:
+            return np.zeros(0)
+        rows = attribution.rows[[one.row for one in found]].tolist()
+        targets = attribution.targets[[one.row for one in found]].tolist()
+        weights = np.array([one.weight for one in found])
+        logits = attribution.logits.double().cpu()
+        if self.parameters.calibration is None:
+            return np.asarray(logits.softmax(1)[rows, targets].numpy() * weights)
+        drawn, probes, heats = (
+            np.array([getattr(one, part) for one in found]) for part in ("box", "probes", "heat")
+        )
+        seen = signs(certainty(logits.numpy(), rows, targets), drawn, probes, heats)
+        return np.asarray(chance(seen, self.parameters.calibration) * weights)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One box of one row before it is scored, in fractions of the image."""
+
+    row: int
+    box: Box
+    probes: boxes.Floats
+    heat: boxes.Floats
+    weight: float
+    """1 for the box of the whole row; for that of one region its share of the heat, against the strongest one's."""
+
+
+def regions(heat: boxes.Floats, threshold: float) -> list[tuple[boxes.Floats, float]]:
+    """Where several hot regions lie apart: the part of the map (h, w) that belongs to each, as 0 or 1, and its heat
+    relative to that of the region with most. Every cell belongs to the nearest region. Empty for a single region.
+    """
+    labels, count = ndimage.label(heat >= threshold * heat.max(), structure=np.ones((3, 3)))
+    if count < 2:
+        return []
+    nearest = ndimage.distance_transform_edt(labels == 0, return_distances=False, return_indices=True)
+    owner = labels[tuple(nearest)]
+    mass = np.asarray(ndimage.sum_labels(heat, labels, np.arange(1, count + 1)))
+    return [((owner == number + 1).astype(heat.dtype), float(mass[number] / mass.max())) for number in range(count)]
+
+
+def as_box(values: boxes.Floats) -> Box:
+    """Four numbers of an array as a plain tuple."""
+    x0, y0, x1, y1 = (float(value) for value in values)
+    return x0, y0, x1, y1
 
 
 def named_maps(attribution: Attribution) -> dict[str, Tensor]:

@@ -31,6 +31,30 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Regression:
+    """Weights that make one box of K probe boxes: see `worker.regression`."""
+
+    centre: tuple[float, ...]
+    """(K,) of the probes' centres."""
+    own_side: tuple[float, ...]
+    other_side: tuple[float, ...]
+    """(K,) of the logarithms of the probes' sides: along the same axis, and across."""
+    down: float
+    """How much lower than the weighted centre the box's centre lies, as a fraction of the height."""
+    width: float
+    height: float
+    """Constants of the logarithms of width and height."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Weights of the logistic function that scores a box: see `worker.regression.signs`."""
+
+    weights: tuple[float, ...]
+    bias: float
+
+
+@dataclass(frozen=True, slots=True)
 class Parameters:
     """How maps become a heat map, a heat map becomes boxes, and boxes get a score."""
 
@@ -47,12 +71,16 @@ class Parameters:
     """`soft`, `hard` (cells within `border` of an edge count nothing) or `none`."""
     threshold: float = 0.2
     """A cell is hot from this fraction of the heat map's maximum."""
-    box: str = "union"
-    """`union` of all hot cells (one box) or `components` (the strongest connected region first)."""
+    split: float = 0.4
+    """Where several boxes are wanted: hot regions count as apart if the heat between them falls below this."""
     class_share: float = 0.5
     """Where several boxes are wanted: further classes take part from this share of the best one's probability."""
     overlap: float = 0.5
     """Of two boxes that overlap more than this (IoU), only the better one stays."""
+    regression: Regression | None = None
+    """Makes the box from probe boxes; without it the box is the thresholded heat map's."""
+    calibration: Calibration | None = None
+    """Makes the score; without it the score is the class's probability."""
 
     @property
     def digest(self) -> str:
@@ -71,7 +99,11 @@ class Parameters:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
         """The value back. Raises TypeError for unknown fields."""
-        return cls(**(data | {"sources": tuple(Source(**source) for source in data["sources"])}))
+        values = data | {"sources": tuple(Source(**source) for source in data["sources"])}
+        for name, kind in (("regression", Regression), ("calibration", Calibration)):
+            if values.get(name) is not None:
+                values[name] = kind(**{key: _frozen(value) for key, value in values[name].items()})
+        return cls(**values)
 
     @classmethod
     def of(cls, network: str, layers: Sequence[str] = ()) -> Self:
@@ -84,6 +116,10 @@ class Parameters:
             return cls.from_dict(json.loads(stored.read_text(encoding="utf-8")))
         inner = tuple(Source(name, sigma=0.03) for name in layers[:2])
         return cls(sources=(*inner, Source(GUIDED, sigma=0.04)))
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(float(one) for one in value) if isinstance(value, list | tuple) else float(value)
 
 
 PAPER = Parameters(

@@ -43,8 +43,8 @@ def test_boxes_are_in_pixels_of_the_image(localizer: Localizer, size: tuple[int,
 @given(
     st.integers(0, 40),
     st.integers(0, 40),
-    st.integers(16, 60),
-    st.integers(16, 60),
+    st.integers(24, 60),
+    st.integers(24, 60),
     st.sampled_from(["red", "blue"]),
 )
 def test_any_rectangle(localizer: Localizer, x: int, y: int, width: int, height: int, colour: str) -> None:
@@ -138,7 +138,7 @@ def test_one_pixel_and_other_modes(localizer: Localizer) -> None:
 
 
 def test_several_objects_of_one_class(network: Network, plain: Parameters) -> None:
-    localizer = Localizer(network, dataclasses.replace(plain, box="components"))
+    localizer = Localizer(network, dataclasses.replace(plain, split=0.5))
     patches = [("red", (4, 4, 40, 50)), ("red", (70, 60, 120, 120))]
     [found] = localizer.localize([picture((128, 128), *patches)], max_boxes=5)  # type: ignore[arg-type]
     assert len(found) == 2
