@@ -5,6 +5,7 @@ Every worker has a janitor and one at a time, by a lock in Redis, does the round
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
@@ -26,6 +27,10 @@ log = logging.getLogger("boxlift.janitor")
 LOCK = PREFIX + "janitor"
 SWEEP = 20.0
 """Seconds between two searches for jobs in no place."""
+
+
+_SILENT = 300.0
+"""Seconds after which a worker that says nothing is taken off the list."""
 
 
 class Janitor:
@@ -122,7 +127,9 @@ class Janitor:
 
     def sweep(self) -> int:
         """Requeue jobs that say they wait or run and are in no list: what a stock RQ worker loses when it dies
-        between pop and start. Only what two sweeps in a row found missing, since jobs move all the time."""
+        between pop and start. Only what two sweeps in a row found missing, since jobs move all the time. Workers
+        that have long been silent are forgotten besides. Returns how many jobs were put back."""
+        self._forget()
         said: set[str] = set()
         prefix = f"{RQ}:job:"
         keys = self._client.scan_iter(match=f"{prefix}bl{SCHEMA}-*", count=1000)
@@ -141,6 +148,16 @@ class Janitor:
                 "%s was in no queue and is back", job.decode(), extra={"event": "stray", "job": job.decode()}
             )
         return len(found)
+
+    def _forget(self) -> None:
+        seconds, _ = self._client.time()
+        silent = [
+            name
+            for name, said in self._client.hgetall(WORKERS_KEY).items()
+            if seconds - float(json.loads(said).get("seen", 0)) > _SILENT
+        ]
+        if silent:
+            self._client.hdel(WORKERS_KEY, *silent)
 
     def _present(self) -> set[str]:
         pipe = self._client.pipeline(transaction=True)

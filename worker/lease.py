@@ -112,6 +112,7 @@ class Keeper(threading.Thread):
                 log.debug("not renewed: %s", error)
 
     def stop(self) -> None:
-        """End the thread."""
+        """End the thread. May be called again."""
         self._end.set()
-        self.join(timeout=15)
+        if self.is_alive():
+            self.join(timeout=15)

@@ -101,12 +101,15 @@ class BatchWorker:
         try:
             while not self._stop.is_set() and self._step():
                 pass
+            self._stop.set()
+            self._leave()
+        except AWAY as error:
+            # Only after a request to stop: until then every call waits for Redis.
+            log.error("stopping without Redis (%s): %d jobs are found by their leases", error, len(self._tasks))
         finally:
             self._stop.set()
-            try:
-                self._leave()
-            except AWAY as error:
-                log.error("Redis is away: %d jobs will be found by their leases (%s)", len(self._tasks), error)
+            self._watchdog.off()
+            self._keeper.stop()
         return self._done
 
     def _step(self) -> bool:
@@ -137,7 +140,7 @@ class BatchWorker:
         room = max(0, 2 * self._size.size - ahead)
         # Urgent jobs are always taken, so that they never wait for more than the batch that runs.
         limits = {INTERACTIVE: max(1, room), BULK: room}
-        for held in self._calmly(lambda: self._ledger.take(limits, holding=len(self._tasks))):
+        for held in self._calmly(lambda: self._ledger.take(limits, holding=len(self._tasks)), last=0.0):
             self._open(held)
 
     def _open(self, held: Held) -> None:
@@ -173,6 +176,7 @@ class BatchWorker:
         except Exception as error:  # noqa: BLE001 - whatever it is, it concerns one job of the batch and no other
             self._rescue(batch, error, images)
             return
+        self._watchdog.off()
         seconds = time.monotonic() - start
         self._size.took(images, seconds)
         self._stats.add("images", sum(len(task.loading) for task in batch))
@@ -231,7 +235,7 @@ class BatchWorker:
         self._watchdog.off()
         self._loaders.shutdown(wait=False, cancel_futures=True)
         for task in reversed(self._tasks):  # each goes to the front, so the first one last
-            self._calmly(lambda held=task.held: self._ledger.give_back(held))  # type: ignore[misc]
+            self._calmly(lambda held=task.held: self._ledger.give_back(held), last=2.0)  # type: ignore[misc]
         self._tasks.clear()
         self._keeper.stop()
         self._calmly(self._stats.flush, last=2.0)
@@ -264,8 +268,9 @@ class BatchWorker:
             "tries": held.tries,
         }
 
-    def _calmly(self, call: Callable[[], T], *, last: float = 30.0) -> T:
-        return patiently(call, stop=self._stop, last=last)
+    def _calmly(self, call: Callable[[], T], *, last: float = 15.0) -> T:
+        # Waiting for Redis is no fault of the jobs at hand: the watchdog does not count it.
+        return patiently(call, stop=self._stop, last=last, away=self._watchdog.off)
 
 
 def _out_of_memory(error: Exception) -> bool:

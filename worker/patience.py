@@ -17,10 +17,17 @@ AWAY = (redis.ConnectionError, redis.TimeoutError)
 """What redis-py raises while Redis is gone, starts up or is too slow to answer."""
 
 
-def patiently(call: Callable[[], T], *, stop: threading.Event, last: float = 30.0) -> T:
+def patiently(
+    call: Callable[[], T],
+    *,
+    stop: threading.Event,
+    last: float = 15.0,
+    away: Callable[[], None] = lambda: None,
+) -> T:
     """The answer of `call`, however long Redis is away; it must be safe to repeat.
 
-    Once `stop` is set it is tried for `last` more seconds; then the error is raised.
+    Once `stop` is set it is tried for `last` more seconds; then the error is raised. `away` is called when the
+    waiting begins.
     """
     pause, gone, until = 0.1, 0.0, None
     while True:
@@ -30,6 +37,7 @@ def patiently(call: Callable[[], T], *, stop: threading.Event, last: float = 30.
             moment = time.monotonic()
             if not gone:
                 gone = moment
+                away()
                 log.warning("Redis is away (%s): waiting", error, extra={"event": "redis-away"})
             if stop.is_set():
                 until = until or moment + last

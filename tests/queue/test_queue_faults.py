@@ -88,6 +88,21 @@ def test_redis_killed_and_restarted_mid_run(fleet: Fleet) -> None:
     assert [worker.poll() for worker in workers] == [None, None], "workers survive"
 
 
+def test_redis_away_for_longer_than_a_job_may_take(fleet: Fleet) -> None:
+    """Results that are ready wait for Redis; the watchdog does not take that for a hang."""
+    fleet.jobs._timeout = 2
+    (worker,) = fleet.start(1, seconds=0.1, lease=3.0)
+    requests = fleet.enqueue(range(20))
+    until(lambda: fleet.delivered_to(), "some progress")
+    fleet.server._end()
+    time.sleep(6)
+    assert worker.poll() is None
+    fleet.server.start()
+    fleet.wait_for_all(requests)
+    assert worker.poll() is None
+    until(fleet.nothing_left, "empty queues")
+
+
 def test_sigterm_finishes_the_batch(fleet: Fleet) -> None:
     (worker,) = fleet.start(1, seconds=0.3)
     requests = fleet.enqueue(range(30))
@@ -104,6 +119,21 @@ def test_sigterm_finishes_the_batch(fleet: Fleet) -> None:
     assert all(fleet.job(request)["tries"] == "0" for request in rest if "tries" in fleet.job(request))
     order = [key.decode() for key in fleet.client.lrange(f"rq:queue:{BULK}", 0, -1)]
     assert order == [request.job_id for request in rest], "the order is kept"
+
+
+@pytest.mark.parametrize("jobs", [0, 30], ids=["idle", "busy"])
+def test_sigterm_while_redis_is_away(fleet: Fleet, jobs: int) -> None:
+    (worker,) = fleet.start(1, seconds=0.1, lease=3.0)
+    requests = fleet.enqueue(range(jobs))
+    until(lambda: not jobs or fleet.delivered_to(), "some progress")
+    fleet.server._end()
+    time.sleep(0.5)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(100) == 0
+    fleet.server.start()
+    fleet.start(1, lease=3.0)
+    fleet.wait_for_all(requests)
+    until(fleet.nothing_left, "empty queues")
 
 
 @pytest.mark.parametrize(

@@ -49,19 +49,22 @@ def run_stub(url: str, seconds: float, batch: int, reports: Connection) -> None:
     run_worker(url, FixedTime(seconds), batch=batch, ready=lambda name: reports.send(("ready", name)))
 
 
-def engine_rate(localizer: Localizer, files: Sequence[Path], images: int, batch: int) -> float:
-    """Images a second of a localizer alone, on pictures that are decoded already, in batches of `batch`.
+class Alone:
+    """A localizer without any queue, on pictures that are decoded already."""
 
-    The best of three passes: what the machine can do, whatever else it was doing meanwhile.
-    """
-    photos = [decode(file.read_bytes(), ImageLimits(), file.name) for file in files]
-    work = [photos[number % len(photos)] for number in range(images)]
-    localizer.localize(work[:batch], classes=[None] * min(batch, images))  # caches and kernels
-    times = []
-    for _ in range(3):
+    def __init__(self, localizer: Localizer, files: Sequence[Path], images: int, batch: int) -> None:
+        photos = [decode(file.read_bytes(), ImageLimits(), file.name) for file in files]
+        self._localizer = localizer
+        self._work = [photos[number % len(photos)] for number in range(images)]
+        self._batch = batch
+        self._run(self._work[:batch])  # caches and kernels
+
+    def rate(self) -> float:
+        """Images a second of one pass over all."""
         start = time.perf_counter()
-        for first in range(0, images, batch):
-            part = work[first : first + batch]
-            localizer.localize(part, classes=[None] * len(part))
-        times.append(time.perf_counter() - start)
-    return images / min(times)
+        for first in range(0, len(self._work), self._batch):
+            self._run(self._work[first : first + self._batch])
+        return len(self._work) / (time.perf_counter() - start)
+
+    def _run(self, part: Sequence[Photo]) -> None:
+        self._localizer.localize(part, classes=[None] * len(part))
