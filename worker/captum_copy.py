@@ -53,9 +53,16 @@ PLAIN = ("size", "dim", getattr)
 
 
 def _max_pool(
-    kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
 ) -> nn.Module:
-    return nn.MaxPool2d(kernel_size, stride, padding, dilation, ceil_mode=ceil_mode)
+    if return_indices:
+        raise TypeError("indices are no activations")
+    return nn.MaxPool2d(kernel_size, stride or kernel_size, padding, dilation, ceil_mode=ceil_mode)
 
 
 CALLS: Mapping[Any, Callable[..., nn.Module]] = {
@@ -221,11 +228,14 @@ class _Writer:
         if all(argument in self.plain for argument in node.all_input_nodes) or target in PLAIN:
             self.plain.add(node)
         elif target in CALLS:
-            arguments = (*node.args[1:], *node.kwargs.values())
-            if any(isinstance(argument, fx.Node) for argument in arguments):
+            if len(node.all_input_nodes) > 1:
                 raise self._unsupported(name, "arguments that are computed")
             options = {key: value for key, value in node.kwargs.items() if key != "inplace"}
-            module = CALLS[target](*node.args[1:], **options)
+            options.pop("input", None)
+            try:
+                module = CALLS[target](*node.args[1:], **options)
+            except TypeError as error:
+                raise self._unsupported(name, str(error)) from None
             self._nonlinear(node, module, inplace=bool(node.kwargs.get("inplace")) or name.endswith("_"))
         elif target in DROPOUTS:
             self._stand_in(node, node.all_input_nodes[0])

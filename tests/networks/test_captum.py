@@ -1,0 +1,242 @@
+"""captum as an engine: the same maps as ours, where stock captum gives others."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+
+import pytest
+import torch
+import torch.nn.functional as F
+from captum.attr import DeepLift
+from torch import Tensor, nn
+
+from worker.attribution import Attribution, Attributor
+from worker.captum_engine import CaptumAttributor
+from worker.errors import NetworkError, UnsupportedLayerError
+from worker.networks import NETWORKS, load_network
+
+SIZE = (64, 64)
+EXACT, SINGLE = torch.float64, torch.float32
+
+
+def _images(count: int = 2, dtype: torch.dtype = EXACT, size: tuple[int, int] = SIZE) -> Tensor:
+    return torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(2), dtype=EXACT).to(dtype)
+
+
+def _distance(found: Tensor, right: Tensor) -> float:
+    return float((found - right).norm() / right.norm())
+
+
+def _both(module: nn.Module, images: Tensor, choose: object, **options: object) -> tuple[Attribution, Attribution]:
+    options = {"input_size": tuple(images.shape[2:]), "precision": images.dtype, **options}
+    return CaptumAttributor(module, **options)(images, choose), Attributor(module, **options)(images, choose)  # type: ignore[arg-type]
+
+
+def _same(captum: Attribution, ours: Attribution, tolerance: float) -> None:
+    assert torch.equal(captum.rows, ours.rows)
+    assert torch.equal(captum.targets, ours.targets)
+    maps: Mapping[str, tuple[Tensor, Tensor]] = {
+        "logits": (captum.logits, ours.logits),
+        "deeplift": (captum.deeplift, ours.deeplift),
+        "guided": (captum.guided, ours.guided),
+        **{name: (captum.layers[name], ours.layers[name]) for name in ours.layers},
+    }
+    assert set(captum.layers) == set(ours.layers)
+    for name, (found, right) in maps.items():
+        assert found.shape == right.shape, name
+        assert found.dtype == right.dtype, name
+        assert _distance(found, right) <= tolerance, name
+
+
+@pytest.mark.parametrize("name", ["vgg11", "alexnet", "squeezenet1_1", "resnet18"])
+def test_both_engines_give_the_same_maps(name: str, random_network: Callable[..., nn.Module]) -> None:
+    module = random_network(name)
+    captum, ours = _both(module, _images(), torch.tensor([1, 3]), layers=NETWORKS[name].layers, reference=0.2)
+    _same(captum, ours, 1e-12)
+    assert captum.delta.abs().max() <= 1e-9
+
+
+def test_both_engines_agree_on_the_real_efficientnet() -> None:
+    """In float32: grouped convolutions take minutes in float64."""
+    network = load_network("efficientnet_lite0")
+    images = F.interpolate(_images(1, SINGLE, (5, 5)), SIZE, mode="bicubic")  # smooth, as photos are
+    _same(*_both(network.module, images, torch.tensor([282]), layers=["relu1"]), 2e-3)
+
+
+def test_xception_whose_relus_share_their_input_agrees_too(random_network: Callable[..., nn.Module]) -> None:
+    module = random_network("xception", dtype=SINGLE)
+    _same(*_both(module, _images(1, SINGLE, (71, 71)), torch.tensor([2])), 1e-4)
+
+
+def test_several_rows_of_one_image_and_a_blurred_reference(random_network: Callable[..., nn.Module]) -> None:
+    def choose(logits: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.tensor([1, 0, 1]), torch.tensor([0, 4, 2])
+
+    captum, ours = _both(random_network("squeezenet1_1"), _images(), choose, reference="blur")
+    _same(captum, ours, 1e-12)
+
+
+class _Everything(nn.Module):
+    """What trips captum: a ReLU used twice, in place or as function; overlapping pools; inputs of many readers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 6, 3, padding=1)
+        self.second = nn.Conv2d(6, 6, 3, padding=1)
+        self.third = nn.Conv2d(12, 8, 3, padding=1)
+        self.relu = nn.ReLU(inplace=True)
+        self.relu6 = nn.ReLU6(inplace=True)
+        self.pool = nn.MaxPool2d(3, 2, padding=1)
+        self.wide = nn.MaxPool2d((3, 2), (2, 1), ceil_mode=True)
+        self.drop = nn.Dropout2d(0.5)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pool(self.relu(self.first(x)))
+        y = F.relu(self.second(x), inplace=True)
+        y += x
+        z = self.relu6(4 * y)
+        x = torch.cat([F.max_pool2d(y, 2), self.wide(z)[..., : y.shape[-2] // 2, : y.shape[-1] // 2]], 1)
+        x = self.drop(torch.relu(self.third(x)))
+        return self.head(F.dropout(x.mean((2, 3)), training=self.training))
+
+
+class _Own(nn.Module):
+    """As `_Everything` without what our table lacks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 6, 3, padding=1)
+        self.second = nn.Conv2d(6, 6, 3, padding=1)
+        self.third = nn.Conv2d(12, 8, 3, padding=1)
+        self.relu = nn.ReLU(inplace=True)
+        self.relu6 = nn.ReLU6(inplace=True)
+        self.pool = nn.MaxPool2d(3, 2, padding=1)
+        self.wide = nn.MaxPool2d((3, 2), (2, 2), dilation=(1, 1), ceil_mode=True)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pool(self.relu(self.first(x)))
+        y = F.relu(self.second(x), inplace=True)
+        y += x
+        pooled = F.max_pool2d(y, 2)
+        z = self.relu6(y)
+        x = torch.cat([pooled, self.wide(z)], 1)
+        x = torch.relu(self.third(x))
+        return self.head(x.mean((2, 3)))
+
+
+def _seeded(make: Callable[[], nn.Module]) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        return make().double()
+
+
+def test_what_trips_stock_captum_is_right_here() -> None:
+    module = _seeded(_Own)
+    captum, ours = _both(module, 3 * _images(3, size=(16, 16)), torch.tensor([0, 1, 3]), layers=["wide", "third"])
+    _same(captum, ours, 1e-12)
+
+
+def test_completeness_holds_where_our_table_has_no_rule() -> None:
+    module = _seeded(_Everything)
+    found = CaptumAttributor(module, input_size=(17, 16), precision=EXACT)(
+        3 * _images(3, size=(17, 16)), torch.tensor([0, 1, 3])
+    )
+    assert found.delta.abs().max() <= 1e-9
+    assert found.deeplift.abs().sum() > 0.1
+
+
+@pytest.mark.parametrize("kind", [nn.LeakyReLU, nn.ELU, nn.Sigmoid, nn.Tanh, nn.Softplus])
+def test_nonlinearities_that_only_captum_knows_keep_completeness(kind: type[nn.Module]) -> None:
+    module = _seeded(
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 3), kind(), nn.MaxPool2d(3, 2), nn.Flatten(), nn.Linear(36, 2))
+    )
+    found = CaptumAttributor(module, input_size=(9, 9), precision=EXACT)(
+        _images(2, size=(9, 9)), torch.tensor([0, 1])
+    )
+    assert found.delta.abs().max() <= 1e-9
+
+
+def test_the_network_is_left_as_it_was() -> None:
+    module = _seeded(_Everything).train()
+    calls: list[str] = []
+    module.relu.register_forward_hook(lambda *_: calls.append("hook"))
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    places = {key: value.data_ptr() for key, value in module.state_dict().items()}
+    hooks = {part: dict(part._forward_hooks) for part in module.modules()}
+    attributes = {part: set(vars(part)) for part in module.modules()}
+    images = _images(1, size=(16, 16))
+    copied = images.clone()
+    CaptumAttributor(module, input_size=(16, 16), precision=SINGLE)(images, torch.tensor([0]))
+    assert torch.equal(images, copied)
+    assert not images.requires_grad
+    assert module.training
+    assert all(p.requires_grad and p.grad is None and p.dtype == EXACT for p in module.parameters())
+    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
+    assert {key: value.data_ptr() for key, value in module.state_dict().items()} == places
+    assert {part: dict(part._forward_hooks) for part in module.modules()} == hooks
+    assert {part: set(vars(part)) for part in module.modules()} == attributes
+    assert calls == []
+    assert module.relu.inplace
+
+
+def test_weights_are_shared_not_copied(random_network: Callable[..., nn.Module]) -> None:
+    module = random_network("squeezenet1_1", dtype=SINGLE)
+    engine = CaptumAttributor(module, input_size=SIZE)
+    mine = {value.data_ptr() for value in module.state_dict().values()}
+    assert {value.data_ptr() for value in engine._module.state_dict().values()} <= mine
+
+
+def test_layers_that_captum_would_silently_get_wrong_are_named() -> None:
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x)
+            return (y * y.sigmoid()).mean((2, 3))
+
+    class Choosy(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.mean((2, 3)) if x.sum() > 0 else x.amax((2, 3))
+
+    for module, match in (
+        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU()), r"layer '1' \(GELU\) of Sequential has no DeepLIFT rule"),
+        (Gated(), r"layer 'mul' \(a product of activations\) of Gated"),
+        (Choosy(), "Choosy cannot be traced"),
+    ):
+        with pytest.raises(UnsupportedLayerError, match=match):
+            CaptumAttributor(module, input_size=SIZE)
+
+
+def test_an_inner_layer_that_is_not_there_is_named(random_network: Callable[..., nn.Module]) -> None:
+    with pytest.raises(NetworkError, match="no layer 'layer9' in the network: its layers are"):
+        CaptumAttributor(random_network("resnet18"), input_size=SIZE, layers=["layer9"])
+
+
+def test_images_and_rows_that_do_not_fit_are_refused() -> None:
+    engine = CaptumAttributor(_seeded(_Own), input_size=(16, 16), precision=EXACT)
+    with pytest.raises(ValueError, match=r"not \(N, 3, 16, 16\)"):
+        engine(_images(1), torch.tensor([0]))
+    with pytest.raises(ValueError, match="must be equal, not empty"):
+        engine(_images(1, size=(16, 16)), torch.tensor([0, 1]))
+
+
+def test_stock_captum_still_needs_all_this() -> None:
+    """ReLU → MaxPool on [1, 0.5] with reference [0, 3]: the right contributions are [0, −2]."""
+    module = nn.Sequential(nn.ReLU(), nn.MaxPool2d((1, 2)), nn.Flatten())
+    image, reference = torch.tensor([[[[1.0, 0.5]]]]), torch.tensor([[[[0.0, 3.0]]]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        stock = DeepLift(module).attribute(image.requires_grad_(), reference, target=0).detach()
+    assert stock.flatten().tolist() == [1, 0], "captum is fixed: worker.captum_copy may be simpler now"
+    ours = CaptumAttributor(
+        nn.Sequential(nn.Conv2d(3, 1, 1, bias=False), *module), input_size=(1, 2), reference=reference[0]
+    )
+    ours._module.get_submodule("0").weight.data.copy_(torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1))
+    found = ours(F.pad(image.detach(), (0, 0, 0, 0, 0, 2)), torch.tensor([0]))
+    assert found.deeplift.sum(1).flatten().tolist() == [0, -2]
+    assert found.delta.item() == 0
