@@ -143,6 +143,7 @@ class RedisServer:
         return file.read_text().strip()
 
     def _config(self) -> str:
+        # Each result is a stream of one entry, for which Redis would set 4 kB aside.
         listen = (
             f"bind 127.0.0.1\nport {self._port}"
             if self._port
@@ -158,6 +159,7 @@ auto-aof-rewrite-percentage 100
 auto-aof-rewrite-min-size 64mb
 save ""
 maxmemory-policy noeviction
+stream-node-max-bytes 1024
 daemonize no
 """
 

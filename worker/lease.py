@@ -101,10 +101,9 @@ class Keeper(threading.Thread):
                 self._orphaned()
             try:
                 held = self._held()
-                for entry in self._ledger.renew(held):
-                    log.warning(
-                        "lease lost: %s", entry, extra={"event": "lease-lost", "job": entry.partition(":")[0]}
-                    )
+                lost = self._ledger.renew(held)
+                if lost:  # most were finished a moment ago; who really loses one finds out when finishing
+                    log.debug("not renewed: %s", ", ".join(sorted(lost)))
                 if time.monotonic() - beat > 5:
                     self._registration.beat(bool(held), self._about())
                     beat = time.monotonic()
