@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,14 +74,29 @@ def trace(module: nn.Module, input_size: tuple[int, int]) -> Program:
         UnsupportedLayerError: a layer has no rule (by path and type), or the forward code cannot be traced.
     """
     tracer = _Tracer()
+    with _untouched(module):
+        try:
+            graph = tracer.trace(module)
+        except Exception as error:  # noqa: BLE001 - forward code of any kind may fail in any way
+            raise UnsupportedLayerError(
+                f"{type(module).__name__} cannot be traced ({error}): its forward code must not depend on values"
+            ) from None
+        modules = dict(module.named_modules(remove_duplicate=False))
+        return _Reader(module, modules, input_size).read(graph, tracer.returned)
+
+
+@contextmanager
+def _untouched(module: nn.Module) -> Iterator[None]:
+    """Takes back what is set on modules inside: torch.fx sets constants there, forward code whatever it likes."""
+    held = [(part, dict(vars(part)), dict(part._buffers)) for part in module.modules()]
     try:
-        graph = tracer.trace(module)
-    except Exception as error:  # noqa: BLE001 - forward code of any kind may fail in any way
-        raise UnsupportedLayerError(
-            f"{type(module).__name__} cannot be traced ({error}): its forward code must not depend on values"
-        ) from None
-    modules = dict(module.named_modules(remove_duplicate=False))
-    return _Reader(module, modules, input_size).read(graph, tracer.returned)
+        yield
+    finally:
+        for part, attributes, buffers in held:
+            for now, before in ((vars(part), attributes), (part._buffers, buffers)):
+                if now.keys() != before.keys() or any(now[key] is not before[key] for key in before):
+                    now.clear()
+                    now.update(before)
 
 
 class _Reader:
@@ -137,12 +153,14 @@ class _Reader:
         args, kwargs = self._evaluate(node.args), self._evaluate(node.kwargs)
         target = node.target
         if _is_plain(target):
-            self.known[node] = (
+            value = (
                 getattr(args[0], target)(*args[1:], **kwargs)
                 if isinstance(target, str)
                 else target(*args, **kwargs)  # type: ignore[operator]
             )
-            return
+            if not isinstance(value, Tensor):
+                self.known[node] = value
+                return
         name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
         self._step(node, self._place(node, name), bind_call(target, args, kwargs), name)
         if kwargs.get("inplace") or name.endswith("_") or target is operator.iadd:
@@ -156,7 +174,8 @@ class _Reader:
 
     def _step(self, node: fx.Node, name: str, layer: Layer | None, kind: str) -> None:
         inputs = self._inputs(node)
-        if not isinstance(layer, Nonlinear | Transparent) or not inputs:
+        constants = [n for n in node.all_input_nodes if n not in self.numbers and _holds_tensor(self.known[n])]
+        if not isinstance(layer, Nonlinear | Transparent) or not inputs or constants:
             raise UnsupportedLayerError(
                 f"layer {name!r} ({kind}) of {type(self.module).__name__} has no DeepLIFT rule: "
                 "use --engine captum, or a network of supported layers"
@@ -190,7 +209,10 @@ class _Reader:
     def _alias(self, node: fx.Node) -> None:
         """An in-place layer: who reads its input afterwards reads its output."""
         for changed in node.all_input_nodes[:1]:
-            self.numbers[changed] = self.numbers[node]
+            before = self.numbers[changed]
+            for other, number in self.numbers.items():  # identities return their input itself
+                if number == before:
+                    self.numbers[other] = self.numbers[node]
 
     def _output(self, node: fx.Node) -> int:
         value = node.args[0]
@@ -208,6 +230,11 @@ class _Reader:
 def _is_plain(target: Any) -> bool:
     """Calls that ask for shapes or compute with them: no activations come out."""
     return target in ("size", "dim") or target in (getattr, operator.getitem, operator.mul, operator.floordiv)
+
+
+def _holds_tensor(value: Any) -> bool:
+    values = value if isinstance(value, list | tuple) else (value,)
+    return any(isinstance(item, Tensor) for item in values)
 
 
 def _kind(module: nn.Module) -> str:

@@ -118,7 +118,7 @@ def _sum(a: Any, b: Any, *, alpha: float = 1) -> Layer | None:
 
 
 def _cat(tensors: Any, dim: int = 0) -> Layer | None:
-    return Concatenation(dim) if dim != 0 else None
+    return Concatenation(dim) if dim not in (0, -tensors[0].dim()) else None
 
 
 def _flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Layer | None:
