@@ -79,7 +79,7 @@ class Demo:
         """
         began = time.monotonic()
         stack = self.stack
-        self._say("Starting Redis and Label Studio (the first start takes about half a minute)")
+        self._say("Starting Redis and Label Studio")
         stack.start_studio()
         choice = choose_network(network, weights, cache_dir)  # downloads while Label Studio starts
         if choice.notice:
