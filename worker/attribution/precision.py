@@ -26,7 +26,7 @@ def describe_precision(device: torch.device | str = "cpu") -> str:
 def _fast_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
     if supported is not None:

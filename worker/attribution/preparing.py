@@ -23,7 +23,7 @@ _TILE_BYTES = 8 << 20
 
 @dataclass(frozen=True)
 class Plan:
-    """How a program is run: the *body* works on images, a *tile* of them at a time; the *head* on vectors, all at once.
+    """How a program is run: the *body* works on a *tile* of images at a time, the *head* on all vectors at once.
 
     Small tiles keep activations in the cache; the head's large matrices are best read once for all images.
     """
@@ -36,7 +36,7 @@ class Plan:
     tile: int
     """Images in one piece of the body's work."""
     fused: Mapping[int, Step]
-    """Output of a convolution → the nonlinear step before it whose rule is applied by the convolution's way back."""
+    """Output of a convolution → the nonlinear step before it, whose rule the convolution's way back applies."""
     overwriting: frozenset[int]
     """Outputs of nonlinear steps that may take the place of their inputs in memory."""
 
@@ -148,7 +148,7 @@ def join_pools(program: Program, keep: Collection[int]) -> tuple[Step, ...]:
 
 
 def _cut(program: Program, keep: Collection[int]) -> tuple[int, int]:
-    """Where the head begins, and the value that it reads: the first vector of each image that all the rest hangs on."""
+    """Where the head begins, and the value that it reads: the first vector that all the rest hangs on."""
     for i, step in enumerate(program.steps):
         behind = program.steps[i + 1 :]
         made = {step.output} | {later.output for later in behind}

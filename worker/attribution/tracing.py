@@ -1,7 +1,8 @@
 """From a network to a flat list of steps, without touching the network.
 
-The module is traced symbolically (torch.fx): its forward code runs once with stand-ins for the activations. Hooks are not
-called, flags are not changed, nothing is stored. In-place operations become ordinary ones with the same result.
+The module is traced symbolically (torch.fx): its forward code runs once with stand-ins for the activations. Hooks
+are not called, flags are not changed, nothing is stored. In-place operations become ordinary ones with the same
+result.
 """
 
 from __future__ import annotations
@@ -156,7 +157,7 @@ class _Reader:
             value = (
                 getattr(args[0], target)(*args[1:], **kwargs)
                 if isinstance(target, str)
-                else target(*args, **kwargs)  # type: ignore[operator]
+                else target(*args, **kwargs)
             )
             if not isinstance(value, Tensor):
                 self.known[node] = value
@@ -248,7 +249,7 @@ def on_meta(layer: Layer) -> Layer:
 
 def convert(layer: Layer, change: Callable[[Tensor], Tensor]) -> Layer:
     """The layer with each of its parameters changed."""
-    assert dataclasses.is_dataclass(layer) and not isinstance(layer, type)  # noqa: S101 - narrows the type
+    assert dataclasses.is_dataclass(layer) and not isinstance(layer, type)  # noqa: S101, PT018 - narrows the type
     changed = {
         item.name: change(getattr(layer, item.name))
         for item in dataclasses.fields(layer)

@@ -1,7 +1,7 @@
 """Long elementwise chains in pieces that stay in the processor's cache.
 
-A chain of six operations over a large activation reads and writes main memory six times. Piece by piece it does so once.
-On a GPU one piece is everything: there the number of launches counts.
+A chain of six operations over a large activation reads and writes main memory six times. Piece by piece it does so
+once. On a GPU one piece is everything: there the number of launches counts.
 """
 
 from __future__ import annotations

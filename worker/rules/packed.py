@@ -1,8 +1,8 @@
 """Convolutions and linear layers with weights laid out once for the processor (oneDNN), both ways.
 
-Called the usual way, oneDNN rearranges the weights on every call; here they are rearranged when the network is prepared.
-The backward of a stride-1 convolution is a convolution with flipped, transposed weights, so it gets the same treatment,
-and the rule of the nonlinearity before it is applied while the result is still in the cache.
+Called the usual way, oneDNN rearranges the weights on every call; here they are rearranged when the network is
+prepared. The backward of a stride-1 convolution is a convolution with flipped, transposed weights, so it gets the
+same treatment, and the rule of the nonlinearity before it is applied while the result is still in the cache.
 """
 
 from __future__ import annotations
@@ -126,9 +126,10 @@ def pack_convolution(layer: Convolution, input_shape: Sequence[int], output_shap
 
 
 def transposed(weight: Tensor, groups: int) -> Tensor:
-    """Weights of the convolution that goes back: inputs and outputs swapped within each group, kernels turned round."""
-    grouped = weight.unflatten(0, (groups, -1)).transpose(1, 2).flip(-1, -2)
-    return grouped.flatten(0, 1)
+    """Weights of the convolution that goes back: inputs and outputs swapped in each group, kernels turned round."""
+    grouped = torch.unflatten(weight, 0, (groups, -1)).transpose(1, 2).flip(-1, -2)
+    result: Tensor = grouped.flatten(0, 1)
+    return result
 
 
 @dataclass(frozen=True, eq=False)

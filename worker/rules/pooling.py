@@ -20,12 +20,12 @@ class MaxPool(Nonlinear):
     """Max pooling with any kernel, stride, padding and dilation; windows may overlap.
 
     Cross-max: with m = max(out, out₀) the share m − out₀ is credited to the image's maximum and out − m to the
-    reference's, so each window credits exactly one of its inputs, its *winner*: the image's maximum where out ≥ out₀,
-    else the reference's. The winner's multiplier, its *share*, is (out − out₀) / Δin in [0, 1]; where image and
-    reference agree there it is the local gradient, 1.
+    reference's, so each window credits exactly one of its inputs, its *winner*: the image's maximum where
+    out ≥ out₀, else the reference's. The winner's multiplier, its *share*, is (out − out₀) / Δin in [0, 1]; where
+    image and reference agree there it is the local gradient, 1.
 
-    Inside a window inputs are counted row by row; the first of equal ones is the maximum. Record: (winner, share, first),
-    each shaped as the output: the counts of the winner and of the image's maximum, and the share.
+    Inside a window inputs are counted row by row; the first of equal ones is the maximum. Record: (winner, share,
+    first), each shaped as the output: the counts of the winner and of the image's maximum, and the share.
     Signals are added up input by input, so nothing is lost where windows overlap.
     """
 
@@ -116,7 +116,7 @@ class MaxPool(Nonlinear):
         """The value at place `count` of each window; `x` may be one for all."""
         size = self._size(x.shape)
         found = torch.zeros_like(count, dtype=x.dtype)
-        batch = torch.broadcast_shapes(x.shape[:1], count.shape[:1])
+        batch = (max(x.shape[0], count.shape[0]),)
         found = found.expand(*batch, *found.shape[1:]).clone(memory_format=torch.preserve_format)
         for place, view in enumerate(self._views(self._framed(x, -torch.inf), size)):
             found = torch.where(count == place, view, found)

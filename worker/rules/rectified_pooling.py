@@ -1,4 +1,4 @@
-"""ReLU followed by 2×2 max pooling as one layer: the five such places of a VGG are where most of its memory goes."""
+"""ReLU followed by 2×2 max pooling as one layer: the five such places of a VGG take most of its memory."""
 
 from __future__ import annotations
 
@@ -67,7 +67,8 @@ def _rows(x: Tensor) -> Tensor:
 
 def _windows(rows: Tensor) -> Tensor:
     """(N, H, W, C) as (N, H/2, 2, W/2, 2, C)."""
-    return rows.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))
+    count, height, width, channels = rows.shape
+    return rows.view(count, height // 2, 2, width // 2, 2, channels)
 
 
 class _Slice:
@@ -98,11 +99,11 @@ def _row_blocks(x: Tensor, out: Tensor) -> Iterator[_Slice]:
 
 def _forward(scratch: Scratch, x: Tensor, out: Tensor, mask: Tensor) -> None:
     """Fills `out` with the rectified maxima and `mask` with ones where they come from."""
-    pairs = x.unflatten(2, (-1, 2))  # (n, 2k, w, 2, C)
+    pairs = x.unflatten(2, (-1, 2))  # type: ignore[no-untyped-call]  # (n, 2k, w, 2, C)
     left, right = pairs.select(3, 0), pairs.select(3, 1)
     wider = torch.maximum(left, right, out=scratch("wider", left.shape))
-    from_right = torch.gt(right, left, out=scratch("from right", left.shape)).unflatten(1, (-1, 2))
-    upper, lower = wider.unflatten(1, (-1, 2)).unbind(2)
+    from_right = torch.gt(right, left, out=scratch("from right", left.shape)).unflatten(1, (-1, 2))  # type: ignore[no-untyped-call]
+    upper, lower = wider.unflatten(1, (-1, 2)).unbind(2)  # type: ignore[no-untyped-call]
     torch.maximum(upper, lower, out=out)
     out.clamp_(min=0)
     positive = torch.gt(out, 0, out=scratch("positive", out.shape))

@@ -59,7 +59,8 @@ class Concatenation(Transparent):
         return torch.cat(inputs, self.dim)
 
     def backward(self, signal: Tensor, shapes: Sequence[Size]) -> tuple[Tensor, ...]:
-        return signal.split([shape[self.dim] for shape in shapes], self.dim)
+        parts: tuple[Tensor, ...] = torch.split(signal, [shape[self.dim] for shape in shapes], self.dim)
+        return parts
 
 
 @dataclass(frozen=True)
