@@ -156,8 +156,8 @@ class Localizer:
                     score=float(scored[index]),
                     box=pixels(found[index].box, image.width, image.height),
                 )
-                for index in (mine[place] for place in kept)
-                if scored[index] >= min_score
+                for rank, index in enumerate(mine[place] for place in kept)
+                if scored[index] >= (max(min_score, self.parameters.extra_score) if rank else min_score)
             ]
             first = rows.index(number)
             yield View(
@@ -174,7 +174,10 @@ class Localizer:
             chances = _probabilities(logits.detach().cpu(), allowed)
             best = chances.amax(1, keepdim=True)
             if several:
+                most = min(self.parameters.most_classes, chances.shape[1])
                 wanted = chances >= best * self.parameters.class_share
+                wanted &= chances >= chances.topk(most, 1).values[:, -1:]
+                wanted &= chances > 0
             else:
                 wanted = torch.zeros_like(chances, dtype=torch.bool).scatter_(
                     1, chances.argmax(1, keepdim=True), True
@@ -191,7 +194,12 @@ class Localizer:
         hot = [row for row, heat in enumerate(heats) if heat.max() > 0]
         parts = [(row, np.ones_like(heats[row]), 1.0) for row in hot]
         if several:
-            parts += [(row, *part) for row in hot for part in regions(heats[row], self.parameters.split)]
+            parts += [
+                (row, *part)
+                for row in hot
+                for split in self.parameters.splits
+                for part in regions(heats[row], split)
+            ]
         if not parts:
             return []
         index = [row for row, _, _ in parts]
@@ -204,6 +212,8 @@ class Localizer:
             drawn = regress(probes, self.parameters.regression)
         else:
             drawn = union_boxes(local, self.parameters.threshold)
+        # The regression knows whole images; what is left of a map beside other objects has hard edges of its own.
+        drawn[len(hot) :] = union_boxes(local[len(hot) :], self.parameters.part_threshold)
         items = zip(parts, drawn, probes, local, strict=True)
         return [Found(row, as_box(box), probe, heat, weight) for (row, _, weight), box, probe, heat in items]
 

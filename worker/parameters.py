@@ -71,10 +71,16 @@ class Parameters:
     """`soft`, `hard` (cells within `border` of an edge count nothing) or `none`."""
     threshold: float = 0.2
     """A cell is hot from this fraction of the heat map's maximum."""
-    split: float = 0.4
-    """Where several boxes are wanted: hot regions count as apart if the heat between them falls below this."""
-    class_share: float = 0.5
+    splits: tuple[float, ...] = (0.3, 0.5)
+    """Where several boxes are wanted: hot regions are apart where the heat between them falls below one of these."""
+    part_threshold: float = 0.45
+    """A cell of such a region is hot from this fraction of the region's own maximum."""
+    class_share: float = 0.02
     """Where several boxes are wanted: further classes take part from this share of the best one's probability."""
+    most_classes: int = 5
+    """But no more classes than these: each costs a backward pass."""
+    extra_score: float = 0.5
+    """Every box but an image's first needs at least this score."""
     overlap: float = 0.5
     """Of two boxes that overlap more than this (IoU), only the better one stays."""
     regression: Regression | None = None
@@ -100,6 +106,8 @@ class Parameters:
     def from_dict(cls, data: dict[str, Any]) -> Self:
         """The value back. Raises TypeError for unknown fields."""
         values = data | {"sources": tuple(Source(**source) for source in data["sources"])}
+        if "splits" in values:
+            values["splits"] = tuple(values["splits"])
         for name, kind in (("regression", Regression), ("calibration", Calibration)):
             if values.get(name) is not None:
                 values[name] = kind(**{key: _frozen(value) for key, value in values[name].items()})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,6 +92,7 @@ def _network(settings: Settings, name: str | None, weights: Path | None) -> Netw
 
 
 def _run(methods: list[Method], samples: Any, *, quiet: bool) -> list[Run]:
+    from worker.evaluation.methods import Thresholded, settle
     from worker.evaluation.run import run
 
     def follow(bars: Progress, bar: TaskID) -> Callable[[int], None]:
@@ -101,7 +103,11 @@ def _run(methods: list[Method], samples: Any, *, quiet: bool) -> list[Run]:
     with Progress(*columns, console=Console(stderr=True), disable=quiet, transient=True) as bars:
         for method in methods:
             bar = bars.add_task(method.name, total=len(samples))
-            done.append(run(method, samples, progress=follow(bars, bar)))
+            one = run(method, samples, known=method is methods[0], progress=follow(bars, bar))
+            if isinstance(method, Thresholded):
+                threshold, outcomes = settle(one.outcomes)
+                one = replace(one, method=f"{one.method} @ {threshold:g}", outcomes=outcomes)
+            done.append(one)
     return done
 
 

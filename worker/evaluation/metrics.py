@@ -179,6 +179,6 @@ def _fit(found: Found, outcome: Outcome) -> float:
     return float(iou(np.array(found.box), outcome.truths).max(initial=0.0))
 
 
-def _mean(values: Sequence[bool] | npt.NDArray[np.generic]) -> float | None:
+def _mean(values: Sequence[bool] | npt.NDArray[np.bool_] | Floats) -> float | None:
     mean = float(np.mean(values)) if len(values) else math.nan
     return None if math.isnan(mean) else mean
