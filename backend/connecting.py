@@ -3,6 +3,7 @@ scores in the Data Manager, sorting and uncertainty sampling by them, and webhoo
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from worker.errors import StudioError
 OURS = "boxlift-"
 """What all our versions start with."""
 UNCERTAIN = "Uncertainty sampling"
+_DISCONNECTED = "DI"
 _LOCAL = (
     "Label Studio does not allow this address: set ML_BLOCK_LOCAL_IP=false and SSRF_PROTECTION_ENABLED=false on a "
     "server of your own, or USE_DEFAULT_BANNED_SUBNETS=false"
@@ -75,10 +77,11 @@ def announced_version(url: str, basic_auth: str = "") -> str:
 def connect(studio: Studio, project: int, version: str, wish: Wish) -> Report:
     """Create or repair a project's connection. Every step is safe to repeat. Raises StudioError."""
     report = Report(version)
-    present = studio.project(project)
+    studio.project(project)  # is it there at all
     _backend(studio, project, wish, report)
     _webhook(studio, project, wish, report)
-    _project(studio, project, present, wish, report)
+    # Read only now: the end of a connection takes its title away from the project.
+    _project(studio, studio.project(project), wish, report)
     _old(studio, project, wish, report)
     return report
 
@@ -111,13 +114,32 @@ def _backend(studio: Studio, project: int, wish: Wish, report: Report) -> None:
             raise StudioError(f"{error}. {_LOCAL}", error.status) from None
         raise
     for extra in same[1:]:
-        studio.call("a double connection's end", lambda extra=extra: studio.sdk.ml.delete(id=_id(extra)))  # type: ignore[misc]
+        _disconnect(studio, extra)
         report.done.append(f"double connection {extra.id} deleted")
-    first = min(_id(backend) for backend in backends) if backends else report.backend
-    if first != report.backend:
+    others = [backend for backend in backends if backend not in same]
+    for other in [backend for backend in others if _gone(studio, backend)]:
+        _disconnect(studio, other)
+        others.remove(other)
+        for hook in studio.webhooks(project):
+            if _same(hook.url, f"{str(other.url).rstrip('/')}/webhook"):
+                studio.call("an old webhook's end", functools.partial(studio.sdk.webhooks.delete, id=_id(hook)))
+        report.done.append(f"connection {other.id} deleted: nothing answers at {other.url} any more")
+    first = min((_id(backend) for backend in others), default=report.backend)
+    if first < report.backend:
         report.warnings.append(
             f"Label Studio asks only connection {first}, the first one, for predictions: delete it to use this one"
         )
+
+
+def _disconnect(studio: Studio, backend: Any) -> None:
+    studio.call("a connection's end", functools.partial(studio.sdk.ml.delete, id=_id(backend)))
+
+
+def _gone(studio: Studio, backend: Any) -> bool:
+    """Whether this is a connection of ours to an address where nothing answers. Asking makes Label Studio look."""
+    if not str(backend.title).startswith(OURS):
+        return False
+    return bool(studio.call("a connection", lambda: studio.sdk.ml.get(id=_id(backend))).state == _DISCONNECTED)
 
 
 def _webhook(studio: Studio, project: int, wish: Wish, report: Report) -> None:
@@ -141,7 +163,7 @@ def _webhook(studio: Studio, project: int, wish: Wish, report: Report) -> None:
         )
 
 
-def _project(studio: Studio, project: int, present: Any, wish: Wish, report: Report) -> None:
+def _project(studio: Studio, present: Any, wish: Wish, report: Report) -> None:
     values: dict[str, Any] = {}
     if present.model_version != report.version:
         values["model_version"] = report.version
@@ -150,7 +172,7 @@ def _project(studio: Studio, project: int, present: Any, wish: Wish, report: Rep
     if wish.uncertainty and present.sampling != UNCERTAIN:
         values["sampling"] = UNCERTAIN
     if values:
-        studio.call("the project's settings", lambda: studio.sdk.projects.update(id=project, **values))
+        studio.call("the project's settings", lambda: studio.sdk.projects.update(id=_id(present), **values))
         report.done.append("project set: " + ", ".join(f"{name} = {value}" for name, value in values.items()))
 
 
