@@ -69,5 +69,5 @@ def make_attributor(
     except UnsupportedLayerError as error:
         raise error if engine == "captum" else ours from None
     if engine == "boxlift":
-        log.warning("%s: %s; captum takes over, which is slower", network.name, ours)
+        log.warning("%s: captum takes over, which is slower, because %s", network.name, ours)
     return attributor

@@ -21,6 +21,7 @@ from worker.attribution.passes import (
 )
 from worker.attribution.precision import best_precision
 from worker.attribution.preparing import prepare
+from worker.attribution.reference import blurred, constant_reference
 from worker.attribution.result import Attribution, join
 from worker.attribution.tracing import trace
 from worker.errors import NetworkError
@@ -81,7 +82,9 @@ class Attributor:
         self._keep = frozenset(self.layers.values())
         self._plan = prepare(program, self.precision, self.device, self._keep)
         self._blur = isinstance(reference, str) and reference == "blur"
-        self._baseline = None if self._blur else self._constant(reference)
+        self._baseline = (
+            None if self._blur else constant_reference(reference, self.input_size, self._outside, self.device)
+        )
         self._cached: ReferencePass | None = None
         self._workspace = Workspace()
         self._busy = threading.Lock()
@@ -127,16 +130,6 @@ class Attributor:
     def _outside(self) -> torch.dtype:
         return torch.promote_types(self.precision, torch.float32)
 
-    def _constant(self, reference: Tensor | float | str) -> Tensor:
-        if isinstance(reference, str):
-            if reference != "mean":
-                raise ValueError(f"reference {reference!r} is not known: use 'mean', 'blur', a number or a tensor")
-            reference = 0.0
-        value = torch.as_tensor(reference, dtype=self._outside, device=self.device)
-        if value.dim() == 1:
-            value = value[:, None, None]
-        return value.broadcast_to(1, 3, *self.input_size).contiguous(memory_format=torch.channels_last)
-
     def _enter(self, images: Tensor) -> Tensor:
         entered = images.to(self.device, self._outside, non_blocking=True)
         return entered.contiguous(memory_format=torch.channels_last)
@@ -147,7 +140,7 @@ class Attributor:
     def _forward(self, images: Tensor) -> tuple[ForwardPass, ReferencePass]:
         entered = self._enter(images)
         if self._baseline is None:
-            reference = self._refer(_blurred(entered))
+            reference = self._refer(blurred(entered))
         else:
             if self._cached is None:
                 self._cached = self._refer(self._baseline)
@@ -255,13 +248,3 @@ def _layer(names: Mapping[str, int], shapes: Mapping[int, torch.Size], name: str
     if len(shapes[names[name]]) != 4:
         raise NetworkError(f"layer {name!r} has no height and width: its shape is {tuple(shapes[names[name]][1:])}")
     return names[name]
-
-
-def _blurred(images: Tensor) -> Tensor:
-    """Gaussian-blurred copies; the standard deviation is a sixteenth of the longer side."""
-    from torchvision.transforms.functional import gaussian_blur
-
-    side = max(images.shape[-2:])
-    kernel = [min(side // 8 * 2 + 1, (size - 1) * 2 // 2 * 2 - 1) for size in images.shape[-1:-3:-1]]
-    blurred: Tensor = gaussian_blur(images, kernel_size=kernel, sigma=[side / 16] * 2)
-    return blurred

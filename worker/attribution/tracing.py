@@ -179,7 +179,7 @@ class _Reader:
         if not isinstance(layer, Nonlinear | Transparent) or not inputs or constants:
             raise UnsupportedLayerError(
                 f"layer {name!r} ({kind}) of {type(self.module).__name__} has no DeepLIFT rule: "
-                "use --engine captum, or a network of supported layers"
+                "use a network of supported layers"
             )
         if isinstance(layer, Identity):
             self.numbers[node], self.known[node] = inputs[0], self.known[node.all_input_nodes[0]]
