@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from worker.networks import NETWORKS
+
+LARGE = 1 << 24
+
+
+def _draw(weight: Tensor, generator: torch.Generator) -> Tensor:
+    bound = math.sqrt(6 / weight[0].numel())
+    return weight.uniform_(-bound, bound, generator=generator)
+
+
+@cache
+def _large(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """The matrices that all VGGs have alike, drawn once: it takes longer than the tests do."""
+    return _draw(torch.empty(shape, dtype=dtype), torch.Generator().manual_seed(2))
 
 
 def build_random(name: str, classes: int = 5, dtype: torch.dtype = torch.float64) -> nn.Module:
@@ -21,8 +35,10 @@ def build_random(name: str, classes: int = 5, dtype: torch.dtype = torch.float64
     generator = torch.Generator().manual_seed(1)
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.Linear):
-            bound = math.sqrt(6 / part.weight[0].numel())
-            part.weight.uniform_(-bound, bound, generator=generator)
+            if part.weight.numel() > LARGE:
+                part.weight = nn.Parameter(_large(tuple(part.weight.shape), dtype), requires_grad=False)
+            else:
+                _draw(part.weight, generator)
             if part.bias is not None:
                 part.bias.uniform_(-0.1, 0.1, generator=generator)
         elif isinstance(part, nn.BatchNorm2d):
@@ -32,3 +48,17 @@ def build_random(name: str, classes: int = 5, dtype: torch.dtype = torch.float64
             part.running_var.uniform_(0.7, 1.3, generator=generator)
             part.num_batches_tracked.fill_(1)
     return module
+
+
+def calibrate(module: nn.Module, size: tuple[int, int]) -> nn.Module:
+    """Give batch norms the statistics of random images, so that the logits of a deep network stay of order one."""
+    norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
+    if norms:
+        images = torch.randn(8, 3, *size, generator=torch.Generator().manual_seed(3))
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.momentum = 1.0
+        module.train()(images.to(next(module.parameters()).dtype))
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+    return module.eval()

@@ -24,7 +24,7 @@ def test_relu_then_max_pool(dtype: torch.dtype) -> None:
 
 @DTYPES
 def test_relu_then_max_pool_over_squares(dtype: torch.dtype) -> None:
-    """The same in a window of 2×2, where both layers are computed as one; beside it a window that is nowhere positive."""
+    """The same in a window of 2×2, where both layers are computed as one; the other window is nowhere positive."""
     module = first_channel(nn.ReLU(), nn.MaxPool2d(2), *weigh(1, 5))
     found = attribute(module, [[1, 0.5, -1, -2], [-1, -1, -3, 0]], [[0, 3, -2, -2], [-1, 0, -9, -1]], dtype=dtype)
     assert values(found.deeplift) == [[0, -2, 0, 0], [0, 0, 0, 0]]
@@ -34,7 +34,7 @@ def test_relu_then_max_pool_over_squares(dtype: torch.dtype) -> None:
 
 @DTYPES
 def test_a_new_maximum_at_another_place_takes_what_is_above_the_old_one(dtype: torch.dtype) -> None:
-    """The maximum moves from 1 (right) to 4 (left, before: −4, so ReLU's input changes by 8): 3 goes to the left."""
+    """The maximum moves from 1 (right) to 4 (left, where it was −4): 3 goes to the left."""
     for pool in (nn.MaxPool2d((1, 2)), nn.MaxPool2d((1, 2), 1)):
         found = attribute(first_channel(nn.ReLU(), pool, *weigh(2)), [[4, 0]], [[-4, 1]], dtype=dtype)
         assert values(found.deeplift) == [[6, 0]]
@@ -92,8 +92,10 @@ def test_average_pools() -> None:
     assert values(attribute(first_channel(padded, *weigh(1, 4)), [[2, 4, 6]], [[0, 0, 2]]).deeplift) == [[1, 8, 8]]
     counted = nn.AvgPool2d((1, 2), padding=(0, 1), count_include_pad=False)
     assert values(attribute(first_channel(counted, *weigh(1, 4)), [[2, 4, 6]], [[0, 0, 2]]).deeplift) == [[2, 8, 8]]
-    uneven = nn.AdaptiveAvgPool2d((1, 2))  # windows [0, 1] and [1, 2]
-    assert values(attribute(first_channel(uneven, *weigh(2, 4)), [[2, 4, 6]], [[0, 0, 0]]).deeplift) == [[2, 12, 12]]
+    uneven = nn.AdaptiveAvgPool2d((1, 2))  # windows 0–1 and 1–2
+    assert values(attribute(first_channel(uneven, *weigh(2, 4)), [[2, 4, 6]], [[0, 0, 0]]).deeplift) == [
+        [2, 12, 12]
+    ]
 
 
 def test_batch_norm_is_that_of_inference() -> None:

@@ -19,8 +19,9 @@ def seeded(make: Callable[[], nn.Module], seed: int = 0, dtype: torch.dtype = EX
         module = make()
         for part in module.modules():
             if isinstance(part, nn.BatchNorm2d):
-                nn.init.uniform_(part.weight, 0.5, 1.5)
-                nn.init.uniform_(part.bias, -0.5, 0.5)
+                if part.affine:
+                    nn.init.uniform_(part.weight, 0.5, 1.5)
+                    nn.init.uniform_(part.bias, -0.5, 0.5)
                 assert isinstance(part.running_mean, Tensor)
                 assert isinstance(part.running_var, Tensor)
                 part.running_mean.uniform_(-0.5, 0.5)
