@@ -110,6 +110,8 @@ def test_cancel_what_is_being_done(fleet: Fleet, boxlift: Any) -> None:
     assert not any(fleet.client.exists(f"rq:job:{request.job_id}") for request in requests)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_worker_command_in_a_burst(fleet: Fleet, tmp_path: Any) -> None:
     """The real command with the real small network: two processes, every task once, then status 0."""
     from PIL import Image
@@ -126,7 +128,7 @@ def test_worker_command_in_a_burst(fleet: Fleet, tmp_path: Any) -> None:
         Request(PROJECT, n, "unknown", plan, (fleet.request(n, str(p)).images)) for n, p in enumerate(pictures)
     ]
     fleet.jobs.submit(requests, interactive=False)
-    ended = subprocess.run([*command, "--burst"], env=environment, check=False, timeout=280, capture_output=True)
+    ended = subprocess.run([*command, "--burst"], env=environment, check=False, timeout=800, capture_output=True)
     assert ended.returncode == 0, ended.stderr.decode()
     results = fleet.wait_for_all(requests)
     assert all(result.images[0].error is None for result in results.values()), results
