@@ -7,6 +7,7 @@ import importlib
 import click
 
 MEASUREMENTS = {
+    "engine": "the maps against captum, plain forward passes and a detector; peak memory",
     "queue": "enqueueing, the queue's own cost, and how long an urgent task waits",
 }
 

@@ -1,0 +1,209 @@
+"""Measurements of the engine: against captum, against plain forward passes, and against a detector.
+
+What is compared runs in one process on the same weights and images, in turns, so that whatever else the machine
+does meets all alike. Ratios are of medians over the turns.
+"""
+
+from __future__ import annotations
+
+import gc
+import platform
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from worker.attribution import Attributor, describe_precision
+from worker.errors import NetworkError
+from worker.images import Photo, to_tensor
+from worker.networks import Network
+
+BATCHES = (1, 8)
+FORWARDS = 3
+"""One pass forward and one back for two rows cost as much arithmetic as three passes forward."""
+
+
+def measure_engine(network: Network, photos: Sequence[Photo], *, repeat: int = 7) -> dict[str, Any]:
+    """Times and their ratios for batches of 1 and 8 photos (repeated where there are fewer).
+
+    Returns flat ratios (`captum_ratio_b1_fp32`: captum's time over ours; `forward_ratio_…`: ours over three forward
+    passes of the same network and precision), `images_per_s_…`, and `seconds`: median and best of each.
+    captum computes in float32 always; `captum_ratio_…_default` holds that against ours at its default precision.
+    Where stock captum cannot run the network its ratios are None and `captum_error` says why.
+
+    Args:
+        repeat: turns that count, after one that does not.
+    """
+    device = next(network.module.parameters()).device
+    default = Attributor(network.module, input_size=network.preprocessing.size).precision
+    figures: dict[str, Any] = {}
+    seconds: dict[str, Any] = {}
+    for batch in BATCHES:
+        images = _images(network, photos, batch).to(device)
+        runs = _contestants(network, images, default)
+        problem = _trial(runs, "captum_fp32")
+        if problem:
+            figures["captum_error"] = problem
+        times = interleaved(runs, repeat, device)
+        if default == torch.float32:
+            times |= {f"{name}_default": times[f"{name}_fp32"] for name in ("boxlift", "forward")}
+        seconds |= {f"{name}_b{batch}": _summary(taken) for name, taken in times.items()}
+        figures |= _ratios(batch, {name: statistics.median(taken) for name, taken in times.items()})
+    return figures | {
+        "seconds": seconds,
+        "precision": describe_precision(device),
+        "compared": "captum: float32 as it stands (classify, DeepLift, GuidedBackprop); boxlift: the same maps; "
+        f"forward: {FORWARDS} plain forward passes of boxlift's precision in their fastest layout",
+        "turns": repeat,
+    }
+
+
+def about_machine() -> dict[str, Any]:
+    """What the figures depend on."""
+    import captum
+    import torchvision
+
+    return {
+        "threads": torch.get_num_threads(),
+        "machine": torch.cuda.get_device_name() if torch.cuda.is_available() else _processor(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "captum": captum.__version__,
+        },
+    }
+
+
+def interleaved(
+    runs: Mapping[str, Callable[[], object]], repeat: int, device: torch.device
+) -> dict[str, list[float]]:
+    """Seconds of each run, `repeat` times in turns, after one turn that does not count."""
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(repeat + 1):
+        for name, run in runs.items():
+            gc.collect()  # captum leaves cycles behind, which somebody else would pay for
+            _finish(device)
+            start = time.perf_counter()
+            run()
+            _finish(device)
+            if turn:
+                taken[name].append(time.perf_counter() - start)
+    return taken
+
+
+def _contestants(network: Network, images: Tensor, default: torch.dtype) -> dict[str, Callable[[], object]]:
+    runs = {
+        "captum_fp32": _captum(network, images),
+        "boxlift_fp32": _boxlift(network, images, torch.float32),
+        "forward_fp32": _forward(network, images, torch.float32),
+    }
+    if default != torch.float32:
+        runs["boxlift_default"] = _boxlift(network, images, default)
+        runs["forward_default"] = _forward(network, images, default)
+    return runs
+
+
+def _captum(network: Network, images: Tensor) -> Callable[[], object]:
+    from captum.attr import DeepLift, GuidedBackprop
+
+    deeplift, guided = DeepLift(network.module), GuidedBackprop(network.module)
+    reference = torch.zeros_like(images)
+
+    def run() -> object:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # captum announces its hooks on every call
+            with torch.no_grad():
+                targets = network.module(images).argmax(1)
+            asked = images.clone().requires_grad_()
+            maps = deeplift.attribute(asked, reference, target=targets)
+            return maps, guided.attribute(asked, target=targets)
+
+    return run
+
+
+def _boxlift(network: Network, images: Tensor, precision: torch.dtype) -> Callable[[], object]:
+    attributor = Attributor(network.module, input_size=network.preprocessing.size, precision=precision)
+
+    def best(logits: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.arange(len(logits), device=logits.device), logits.argmax(1)
+
+    return lambda: attributor(images, best)
+
+
+def _forward(network: Network, images: Tensor, precision: torch.dtype) -> Callable[[], object]:
+    """Three forward passes in the layout that is faster here."""
+    choices: list[Callable[[], object]] = []
+    for layout in (torch.channels_last, torch.contiguous_format):
+        module = _copy(network).to(precision).to(memory_format=layout)
+        choices.append(_passes(module, images.to(precision).contiguous(memory_format=layout)))
+    taken = interleaved({str(i): run for i, run in enumerate(choices)}, 2, images.device)
+    return choices[min(range(len(choices)), key=lambda i: min(taken[str(i)]))]
+
+
+def _passes(module: nn.Module, images: Tensor) -> Callable[[], object]:
+    def run() -> None:
+        with torch.inference_mode():
+            for _ in range(FORWARDS):
+                module(images)
+
+    return run
+
+
+def _copy(network: Network) -> nn.Module:
+    import copy
+
+    return copy.deepcopy(network.module)
+
+
+def _trial(runs: dict[str, Callable[[], object]], name: str) -> str:
+    """Why the run fails, in which case it is taken out; else ""."""
+    try:
+        runs[name]()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        del runs[name]
+        return str(error).splitlines()[0]
+    return ""
+
+
+def _ratios(batch: int, medians: Mapping[str, float]) -> dict[str, float | None]:
+    figures: dict[str, float | None] = {}
+    for kind in ("fp32", "default"):
+        ours = medians[f"boxlift_{kind}"]
+        captum = medians.get("captum_fp32")
+        figures[f"captum_ratio_b{batch}_{kind}"] = None if captum is None else captum / ours
+        figures[f"forward_ratio_b{batch}_{kind}"] = ours / medians[f"forward_{kind}"]
+        figures[f"images_per_s_b{batch}_{kind}"] = batch / ours
+    return figures
+
+
+def _summary(taken: Sequence[float]) -> dict[str, float]:
+    return {"median": statistics.median(taken), "best": min(taken)}
+
+
+def _images(network: Network, photos: Sequence[Photo], batch: int) -> Tensor:
+    if not photos:
+        raise NetworkError("there are no photos to measure with: name a folder with --images")
+    chosen = [photos[number % len(photos)] for number in range(batch)]
+    return torch.stack([to_tensor(photo, network.preprocessing) for photo in chosen])
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _processor() -> str:
+    try:
+        with Path("/proc/cpuinfo").open(encoding="ascii", errors="ignore") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
