@@ -87,8 +87,8 @@ def predict() -> Response:
     entries = model.predict(tasks, context=context)
     after = current_app.extensions["boxlift-after"]
     if after is not None and project is not None and not asked_interactively(tasks, context):
-        answered = [{"task": task_id(task), **entry} for task, entry in zip(tasks, entries, strict=True) if entry]
-        after(project, answered)
+        pairs = zip(tasks, entries, strict=True)
+        after(project, [{"task": task_id(task), **entry} for task, entry in pairs if isinstance(entry, dict)])
     return jsonify(results=entries)
 
 
