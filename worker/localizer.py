@@ -38,7 +38,7 @@ Allowed = Sequence[int] | None
 """Class indices that compete; None where all do."""
 
 BATCH = 8
-"""Images that go through the network together."""
+"""Images that go through the network together, where nobody asks for another number."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,10 @@ class Localizer:
         engine: str = "boxlift",
         precision: torch.dtype | None = None,
         device: torch.device | str | None = None,
+        batch: int = BATCH,
     ) -> None:
         self.network = network
+        self._batch = batch
         self.parameters = parameters or Parameters.of(network.name, network.layers)
         self._attribute = make_attributor(
             network,
@@ -128,8 +130,8 @@ class Localizer:
         Raises ValueError where no class competes: there is nothing to map back.
         """
         allowed = _per_image(classes, len(images), len(self.network.classes))
-        for start in range(0, len(images), BATCH):
-            part = slice(start, start + BATCH)
+        for start in range(0, len(images), self._batch):
+            part = slice(start, start + self._batch)
             if any(one is not None and not len(one) for one in allowed[part]):
                 raise ValueError("no class competes in an image: nothing can be mapped back")
             yield from self._view(images[part], allowed[part], max_boxes, min_score)

@@ -127,7 +127,7 @@ def load(start: Start) -> Localizer:
         log.warning("%s", error)
         log.warning("NOTICE: %s runs instead of %s", start.fallback, settings.network, extra={"event": "fallback"})
         network = load_network(start.fallback, cache_dir=settings.cache_dir, device=start.device)
-    return Localizer(network)
+    return Localizer(network, batch=start.batch)
 
 
 def fetch_policy(settings: Settings) -> FetchPolicy:
