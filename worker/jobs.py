@@ -64,9 +64,14 @@ class Bench:
         raise AssertionError("unreachable")
 
     def localize(
-        self, requests: Sequence[Request], plans: Sequence[Plan], loaded: Sequence[Sequence[Loaded]]
+        self,
+        requests: Sequence[Request],
+        plans: Sequence[Plan],
+        loaded: Sequence[Sequence[Loaded]],
+        *,
+        at_once: int = 8,
     ) -> list[Result]:
-        """Results of several requests whose images are loaded, through the network together.
+        """Results of several requests whose images are loaded, `at_once` images through the network together.
 
         All plans must agree on `max_boxes` and `min_score`; their classes may differ.
         """
@@ -76,15 +81,16 @@ class Bench:
             for ref, image in zip(request.images, images, strict=True)
             if isinstance(image, Photo)
         ]
-        found = iter(
-            self.localizer.localize(
-                [photo for photo, _ in photos],
-                classes=[classes for _, classes in photos],
+        parts = [photos[first : first + at_once] for first in range(0, len(photos), at_once)]
+        found = (
+            detections
+            for part in parts
+            for detections in self.localizer.localize(
+                [photo for photo, _ in part],
+                classes=[classes for _, classes in part],
                 max_boxes=plans[0].max_boxes,
                 min_score=plans[0].min_score,
             )
-            if photos
-            else []
         )
         version = self.localizer.model.version
         return [

@@ -171,7 +171,10 @@ class BatchWorker:
         start = time.monotonic()
         try:
             results = self._bench.localize(
-                [task.request for task in batch], [task.plan for task in batch], [task.loaded() for task in batch]
+                [task.request for task in batch],
+                [task.plan for task in batch],
+                [task.loaded() for task in batch],
+                at_once=self._size.size,
             )
         except Exception as error:  # noqa: BLE001 - whatever it is, it concerns one job of the batch and no other
             self._rescue(batch, error, images)
@@ -186,13 +189,15 @@ class BatchWorker:
 
     def _rescue(self, batch: list[Task], error: Exception, images: int) -> None:
         """A batch raised. Alone, each task succeeds or fails for itself."""
+        before = self._size.size
         if _out_of_memory(error):
-            self._size.too_large(images)
-        if len(batch) > 1:
+            self._size.too_large(min(images, before))
+        if len(batch) > 1 or self._size.size < before:
             log.warning(
-                "a batch of %d raised %s: its jobs run one by one",
+                "a batch of %d raised %s: its jobs run one by one, %d images at once",
                 len(batch),
                 type(error).__name__,
+                self._size.size,
                 extra={"event": "batch-failed", "worker": self.name},
             )
             for task in batch:

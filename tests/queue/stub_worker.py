@@ -1,7 +1,8 @@
 """Real worker processes around a stand-in for the network, whose behaviour the colour of a photo decides.
 
-Usage: stub_worker.py SETTINGS, a JSON object: url, and optionally seconds (an image), version, supervised (number
-of processes that a supervisor looks after; 0: this process is the worker), and what else `run_worker` takes.
+Usage: stub_worker.py SETTINGS, a JSON object: url, and optionally seconds (an image), version, most (images that its
+memory holds at once), supervised (number of processes that a supervisor looks after; 0: this process is the worker),
+and what else `run_worker` takes.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ CLASSES = ("cat", "dog")
 class Stub:
     """Answers one box over the whole photo after `seconds` an image."""
 
-    def __init__(self, seconds: float, version: str) -> None:
+    def __init__(self, seconds: float, version: str, most: int) -> None:
         self.seconds = seconds
+        self.most = most
         self.model = Model(version=version, network="stub", classes=CLASSES)
 
     def localize(
@@ -39,6 +41,8 @@ class Stub:
         max_boxes: int = 1,
         min_score: float = 0.0,
     ) -> list[list[Detection]]:
+        if len(images) > self.most:
+            raise RuntimeError("CUDA out of memory. Tried to allocate more than there is")
         colours = [image.image.getpixel((0, 0)) for image in images]
         if KILLS in colours:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -55,7 +59,7 @@ def work(settings: dict[str, Any], reports: Connection | None = None) -> None:
     from worker.main import run_worker
 
     logging.basicConfig(level=settings.pop("log", "WARNING"), format="%(asctime)s %(name)s %(message)s")
-    stub = Stub(settings.pop("seconds", 0.001), settings.pop("version", "stub-1"))
+    stub = Stub(settings.pop("seconds", 0.001), settings.pop("version", "stub-1"), settings.pop("most", 1000))
     hosts = tuple(settings.pop("hosts", ()))
     ready = (lambda name: reports.send(("ready", name))) if reports else None
     run_worker(settings.pop("url"), stub, ready=ready, policy=FetchPolicy(hosts=hosts, timeout=20), **settings)

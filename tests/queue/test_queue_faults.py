@@ -157,6 +157,17 @@ def test_poison_costs_only_itself(fleet: Fleet, poison: tuple[int, int, int], re
     assert all(int(fleet.job(request)["tries"]) <= 2 for request in requests), "others are tried again at most once"
 
 
+def test_batches_shrink_to_what_memory_holds(fleet: Fleet) -> None:
+    fleet.start(1, most=3, batch=16)
+    many = fleet.request(1000, images=40)
+    fleet.jobs.submit([many], interactive=False)
+    requests = fleet.enqueue(range(50))
+    results = fleet.wait_for_all([many, *requests])
+    assert len(results[1000].images) == 40
+    assert all(image.detections for image in results[1000].images)
+    assert {fleet.job(request)["tries"] for request in [many, *requests]} == {"1"}, "no job is blamed for it"
+
+
 def test_urgent_job_overtakes_bulk(fleet: Fleet) -> None:
     fleet.start(1, seconds=0.05)
     fleet.enqueue(range(1000))
