@@ -1,8 +1,8 @@
 """Real worker processes around a stand-in for the network, whose behaviour the colour of a photo decides.
 
-Usage: stub_worker.py SETTINGS, a JSON object: url, and optionally seconds (an image), version, most (images that its
-memory holds at once), supervised (number of processes that a supervisor looks after; 0: this process is the worker),
-and what else `run_worker` takes.
+Usage: stub_worker.py SETTINGS, a JSON object: url, and optionally seconds (an image), version, most (images that
+its memory holds at once), supervised (number of processes that a supervisor looks after; 0: this process is the
+worker), and what else `run_worker` takes.
 """
 
 from __future__ import annotations
