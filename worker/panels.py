@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from worker.boxes import Floats
-from worker.contract import Detection
+from worker.contract import Box, Detection
 from worker.images import Photo
 from worker.localizer import View
 
@@ -63,6 +63,14 @@ def draw_boxes(picture: Image.Image, photo: Photo, detections: tuple[Detection, 
         corners = (x0 * across, y0 * down, max(x1 * across - 1, x0 * across), max(y1 * down - 1, y0 * down))
         draw.rectangle(corners, outline=_BOX, width=3)
     return marked
+
+
+def draw_frame(picture: Image.Image, box: Box, colour: tuple[int, int, int] = (60, 200, 90)) -> None:
+    """Draw a box, in fractions of the picture, on the picture itself."""
+    x0, y0, x1, y1 = box
+    width, height = picture.size
+    corners = (x0 * width, y0 * height, max(x1 * width - 1, x0 * width), max(y1 * height - 1, y0 * height))
+    ImageDraw.Draw(picture).rectangle(corners, outline=colour, width=max(2, height // 120))
 
 
 def _caption(best: Detection | None) -> str:

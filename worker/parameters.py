@@ -72,7 +72,7 @@ class Parameters:
     threshold: float = 0.2
     """A cell is hot from this fraction of the heat map's maximum."""
     splits: tuple[float, ...] = (0.3, 0.5)
-    """Where several boxes are wanted: hot regions are apart where the heat between them falls below one of these."""
+    """Where several boxes are wanted: regions are apart where the heat between them falls below one of these."""
     part_threshold: float = 0.45
     """A cell of such a region is hot from this fraction of the region's own maximum."""
     class_share: float = 0.02

@@ -10,8 +10,13 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import defusedxml.ElementTree
+from defusedxml.common import DefusedXmlException
+
 from worker.contract import Box
 from worker.errors import BoxliftError
+
+_MALFORMED = (ValueError, TypeError, AttributeError, ElementTree.ParseError, DefusedXmlException)
 
 
 class DatasetError(BoxliftError):
@@ -60,7 +65,15 @@ def read_dataset(path: Path) -> list[Sample]:
             samples = list(_coco(file))
     except DatasetError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ElementTree.ParseError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ElementTree.ParseError,
+        DefusedXmlException,
+    ) as error:
         raise DatasetError(f"{path} is no data set of a known form ({type(error).__name__}: {error})") from None
     kept = [sample for sample in samples if sample.objects]
     if not kept:
@@ -117,8 +130,9 @@ def _coco_photo(file: Path, name: str) -> Path:
 
 def _voc(folder: Path) -> Iterator[Sample]:
     for file in sorted((folder / "Annotations").glob("*.xml")):
-        # ElementTree expands no external entities; an annotation without a size is refused below.
-        root = ElementTree.parse(file).getroot()  # noqa: S314
+        root = defusedxml.ElementTree.parse(file).getroot()
+        if root is None:
+            raise DatasetError(f"{file} is empty")
         try:
             width, height = (float(_text(root, f"size/{side}")) for side in ("width", "height"))
             objects = []
