@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backend.background import Background
-from backend.predictor import Predictor, project_id
+from backend.predictor import Predictor, project_id, task_id
 from worker.errors import BoxliftError
 
 log = logging.getLogger(__name__)
@@ -25,6 +25,8 @@ class Events:
         work = None
         if action == "TASKS_CREATED" and self._predictor.settings.preannotate == "yes":
             work = self._tasks_created
+        elif action == "TASKS_DELETED":
+            work = self._tasks_deleted
         elif action == "PROJECT_UPDATED":
             work = self._project_updated
         if work is None:
@@ -44,6 +46,20 @@ class Events:
             log.warning("new tasks not enqueued: %s", error, extra={"project": number})
         else:
             log.info("%d new tasks enqueued", count, extra={"project": number})
+
+    def _tasks_deleted(self, data: Mapping[str, Any]) -> None:
+        """Tasks that are gone are not looked at any more; their numbers may be given to others."""
+        project, tasks = data.get("project"), data.get("tasks")
+        number = project_id(project.get("id")) if isinstance(project, Mapping) else None
+        if number is None or not isinstance(tasks, Sequence):
+            return
+        gone = [found for found in map(task_id, tasks) if found is not None]
+        try:
+            count = self._predictor.forget(number, gone)
+        except BoxliftError as error:
+            log.warning("deleted tasks stay in the queue: %s", error, extra={"project": number})
+        else:
+            log.info("%d jobs of deleted tasks cancelled", count, extra={"project": number})
 
     def _project_updated(self, data: Mapping[str, Any]) -> None:
         """A changed config is used from the next request on; reading it now puts its problems into the log."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -33,6 +33,8 @@ class Queue(Protocol):
     def put_plan(self, plan: Plan) -> str: ...
 
     def submit(self, requests: Sequence[Request], *, interactive: bool, wait: float = 0.0) -> dict[int, Result]: ...
+
+    def cancel(self, project: int, tasks: Iterable[int] | None = None) -> int: ...
 
 
 class Predictor:
@@ -147,6 +149,10 @@ class Predictor:
         requests = self._requests(project, tasks, self.read(label_config), self.model())
         self._submit(list(requests.values()), wait=False)
         return len(requests)
+
+    def forget(self, project: int, tasks: Iterable[int]) -> int:
+        """These tasks are gone: their jobs leave the queue. Returns how many. Raises QueueError."""
+        return self._jobs.cancel(project, tasks)
 
     def _requests(
         self, project: int, tasks: Sequence[object], reading: Reading, model: Model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -138,6 +138,12 @@ class Jobs:
         """
         with talking():
             return self._submit({r.job_id: r for r in requests}, interactive=interactive, wait=wait)
+
+    def cancel(self, project: int, tasks: Iterable[int] | None = None) -> int:
+        """Take a project's jobs, or those of some tasks, out of the queues. Returns how many there were."""
+        from backend.overview import cancel
+
+        return cancel(self.client, project, tasks)
 
     def lengths(self) -> dict[str, int]:
         """Jobs that wait, by queue."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ class Desk:
         self.announced = model
         self.plans: dict[str, Plan] = {}
         self.asked: list[tuple[list[Request], bool, float]] = []
+        self.cancelled: list[tuple[int, set[int] | None]] = []
         self.ready = True
         self.error: QueueError | None = None
 
@@ -40,6 +41,11 @@ class Desk:
         for request in requests:
             Request.from_dict(json.loads(json.dumps(request.to_dict())))
         return {request.task: self.find(request) for request in requests} if self.ready else {}
+
+    def cancel(self, project: int, tasks: Iterable[int] | None = None) -> int:
+        gone = None if tasks is None else set(tasks)
+        self.cancelled.append((project, gone))
+        return 0
 
     def find(self, request: Request) -> Result:
         plan = self.plans[request.plan]

@@ -96,6 +96,20 @@ def test_cancel(fleet: Fleet, boxlift: Any) -> None:
     until(fleet.nothing_left, "empty queues")
 
 
+def test_deleted_tasks_leave_the_queue(fleet: Fleet) -> None:
+    from backend.app import create_app
+    from backend.settings import Settings
+
+    mine = fleet.enqueue(range(1, 11))
+    client = create_app(Settings(redis_url=fleet.server.url)).test_client()
+    event = {"action": "TASKS_DELETED", "tasks": [{"id": 3}, {"id": 4}, {"id": "x"}], "project": {"id": PROJECT}}
+    assert client.post("/webhook", json=event).status_code == 201
+    until(lambda: fleet.client.llen(f"rq:queue:{BULK}") == 8, "the jobs' end")
+    assert not fleet.client.exists(f"rq:job:{mine[2].job_id}")
+    assert client.post("/webhook", json=event | {"tasks": "nonsense"}).status_code == 201
+    assert client.post("/webhook", json=event | {"project": None}).status_code == 201
+
+
 def test_cancel_what_is_being_done(fleet: Fleet, boxlift: Any) -> None:
     fleet.start(1, seconds=1.0)
     requests = fleet.enqueue(range(6))
