@@ -130,7 +130,7 @@ def check_weights(settings: Settings) -> Iterator[Check]:
     if not find_spec("torch"):
         yield Check("weights", OK, "no torch here: this machine runs the backend alone, workers run elsewhere")
         return
-    from worker.attribution.precision import describe_precision
+    from worker.attribution.precision import describe_precision, parse_precision
     from worker.networks import find_entry, resolve_device
 
     try:
@@ -157,7 +157,7 @@ def check_weights(settings: Settings) -> Iterator[Check]:
             yield Check("weights", WARN, f"{settings.network}'s weights are not on this machine", advice)
     try:
         device = resolve_device(settings.device)
-        yield Check("device", OK, f"{device}, {describe_precision(device)}")
+        yield Check("device", OK, f"{device}, {describe_precision(device, parse_precision(settings.precision))}")
     except BoxliftError as error:
         yield Check("device", FAIL, str(error), "set BOXLIFT_DEVICE to auto, cpu or cuda:0")
 

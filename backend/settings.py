@@ -46,6 +46,12 @@ class Settings:
     weights: str = _setting("BOXLIFT_WEIGHTS", "", "local state dict instead of the published weights")
     cache_dir: Path = _setting("BOXLIFT_CACHE_DIR", _cache_dir, "folder for downloaded weights")
     device: str = _setting("BOXLIFT_DEVICE", "auto", "cpu, cuda:0, … or auto")
+    precision: str = _setting(
+        "BOXLIFT_PRECISION",
+        "auto",
+        "number format of the maps: auto (bfloat16 where the device is fast at it), float32 or bfloat16",
+        choices=("auto", "float32", "bfloat16"),
+    )
     answer_seconds: float = _setting(
         "BOXLIFT_ANSWER_SECONDS", 8.0, "how long /predict waits for a few tasks before it answers []"
     )

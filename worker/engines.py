@@ -32,13 +32,14 @@ def make_attributor(
     layers: Sequence[str] = (),
     device: torch.device | str | None = None,
     reference: Tensor | float | str = "mean",
+    chunk: int = 8,
 ) -> Engine:
     """The engine of that name for a network.
 
     Where the network has a layer without a rule in Boxlift's table, captum takes over with one warning if it
     knows the layer. precision: None for the fastest one that keeps the boxes (float32 for captum).
     layers: module paths whose contributions are wanted too. device: None for where the network is.
-    reference: as for `Attributor`.
+    reference, chunk: as for `Attributor`.
     Raises SettingsError for an unknown engine, UnsupportedLayerError where no engine knows a layer.
     """
     if engine not in ENGINES:
@@ -52,6 +53,7 @@ def make_attributor(
                 layers=layers,
                 device=device,
                 reference=reference,
+                chunk=chunk,
             )
         except UnsupportedLayerError as error:
             ours = error

@@ -49,13 +49,15 @@ def command(
     DATASET is a folder with boxes.jsonl, a COCO instances file or its folder, or a Pascal VOC folder. Every figure
     comes with its 95 % bootstrap interval over the photos.
     """
+    from worker.attribution import parse_precision
     from worker.evaluation.datasets import read_dataset
     from worker.evaluation.run import Ours
     from worker.localizer import Localizer
 
     samples = read_dataset(dataset)[:limit]
-    loaded = _network(Settings.from_env(), network, weights)
-    localizer = Localizer(loaded)
+    settings = Settings.from_env()
+    loaded = _network(settings, network, weights)
+    localizer = Localizer(loaded, precision=parse_precision(settings.precision))
     several = any(len({item.label for item in sample.objects}) > 1 for sample in samples)
     boxes = max_boxes or (10 if several else 1)
     methods: list[Method] = [Ours(localizer, localizer.version, max_boxes=boxes, min_score=min_score)]

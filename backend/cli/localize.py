@@ -31,6 +31,11 @@ Outcome = tuple[str, "Photo", "View"] | tuple[str, ImageError]
 @click.option("--weights", type=click.Path(path_type=Path, dir_okay=False), help="Local state dict for it.")
 @click.option("--classes", type=click.Path(path_type=Path, dir_okay=False), help="Class names, one a line.")
 @click.option("--engine", type=click.Choice(["boxlift", "captum"]), default="boxlift", show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    help="Number format of the maps [default: BOXLIFT_PRECISION or auto].",
+)
 @click.option("--max-boxes", type=click.IntRange(1), default=1, show_default=True, help="Of each image.")
 @click.option("--min-score", type=click.FloatRange(0, 1), default=0.0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON per image.")
@@ -43,6 +48,7 @@ def command(
     weights: Path | None,
     classes: Path | None,
     engine: str,
+    precision: str | None,
     max_boxes: int,
     min_score: float,
     as_json: bool,
@@ -54,7 +60,7 @@ def command(
     failed, 2 for bad usage.
     """
     settings = Settings.from_env()
-    localizer = _load(settings, network, weights, classes, engine)
+    localizer = _load(settings, network, weights, classes, engine, precision)
     found = _look(localizer, images, _limits(settings), max_boxes=max_boxes, min_score=min_score)
     if panels is not None:
         found = _with_panels(found, panels)
@@ -64,8 +70,14 @@ def command(
 
 
 def _load(
-    settings: Settings, network: str | None, weights: Path | None, classes: Path | None, engine: str
+    settings: Settings,
+    network: str | None,
+    weights: Path | None,
+    classes: Path | None,
+    engine: str,
+    precision: str | None,
 ) -> Localizer:
+    from worker.attribution import parse_precision
     from worker.localizer import Localizer
     from worker.networks import load_network
 
@@ -81,7 +93,7 @@ def _load(
         )
     except UnknownNetworkError as error:
         raise click.UsageError(str(error)) from None
-    return Localizer(loaded, engine=engine)
+    return Localizer(loaded, engine=engine, precision=parse_precision(precision or settings.precision))
 
 
 def _limits(settings: Settings) -> ImageLimits:

@@ -114,6 +114,7 @@ def run_child(start: Start, reports: Connection) -> None:
 
 def load(start: Start) -> Localizer:
     """The localizer to work with. Raises NetworkError where there is none, fallback included."""
+    from worker.attribution import parse_precision
     from worker.localizer import Localizer
     from worker.networks import load_network
 
@@ -127,7 +128,7 @@ def load(start: Start) -> Localizer:
         log.warning("%s", error)
         log.warning("NOTICE: %s runs instead of %s", start.fallback, settings.network, extra={"event": "fallback"})
         network = load_network(start.fallback, cache_dir=settings.cache_dir, device=start.device)
-    return Localizer(network, batch=start.batch)
+    return Localizer(network, batch=start.batch, precision=parse_precision(settings.precision))
 
 
 def fetch_policy(settings: Settings) -> FetchPolicy:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
@@ -28,6 +29,8 @@ from worker.errors import NetworkError
 from worker.rules import Method
 from worker.rules.blocks import Workspace
 
+log = logging.getLogger(__name__)
+
 Choice: TypeAlias = Tensor | Callable[[Tensor], tuple[Tensor, Tensor]]
 """Classes (N,), one for each image; or a function from logits (N, C) to rows (R,) and classes (R,)."""
 
@@ -49,7 +52,8 @@ class Attributor:
         device: where to compute; None for where the module is.
         gradient: also return plain gradients.
         chunk: most images, and most rows, in one pass; memory grows with it. More images than that cost a further
-            forward pass, because the choice of classes sees all logits at once.
+            forward pass, because the choice of classes sees all logits at once. Where a GPU runs out of memory it
+            is halved for good, with a warning, and the work goes on.
 
     Raises:
         UnsupportedLayerError: a layer has no rule; names it.
@@ -99,15 +103,29 @@ class Attributor:
 
         Raises:
             ValueError: images, rows or classes that do not fit.
+            torch.OutOfMemoryError: a GPU lacks the memory for a single image.
         """
         if images.dim() != 4 or images.shape[1] != 3 or tuple(images.shape[2:]) != self.input_size:
             expected = f"(N, 3, {self.input_size[0]}, {self.input_size[1]})"
             raise ValueError(f"images have shape {tuple(images.shape)}, not {expected}")
         with self._busy, torch.no_grad():
-            try:
-                return self._run(images, choose)
-            finally:
-                self._workspace.collect()
+            while True:
+                try:
+                    return self._run(images, choose)
+                except torch.OutOfMemoryError:
+                    if self.chunk == 1:
+                        raise
+                finally:
+                    self._workspace.collect()
+                self._retreat()  # not while the exception is handled: it keeps the failed try's tensors alive
+
+    def _retreat(self) -> None:
+        """Use less memory from now on."""
+        self.chunk = max(1, self.chunk // 2)
+        log.warning("out of memory on %s: going on with %d images at a time", self.device, self.chunk)
+        self._workspace = Workspace()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _run(self, images: Tensor, choose: Choice) -> Attribution:
         if len(images) <= self.chunk:

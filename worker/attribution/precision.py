@@ -6,15 +6,29 @@ from pathlib import Path
 
 import torch
 
+from worker.errors import SettingsError
+
+PRECISIONS = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
+"""Names that people may choose; None for what suits the device."""
+
+
+def parse_precision(name: str) -> torch.dtype | None:
+    """The number format of that name. Raises SettingsError for an unknown one."""
+    if name not in PRECISIONS:
+        raise SettingsError(f"precision {name!r} does not exist: it must be one of {', '.join(PRECISIONS)}")
+    return PRECISIONS[name]
+
 
 def best_precision(device: torch.device | str = "cpu") -> torch.dtype:
     """bfloat16 on processors with AMX and GPUs from Ampere on, else float32."""
     return torch.bfloat16 if _fast_bfloat16(torch.device(device)) else torch.float32
 
 
-def describe_precision(device: torch.device | str = "cpu") -> str:
-    """One line for reports: the format chosen for the device, and why."""
+def describe_precision(device: torch.device | str = "cpu", chosen: torch.dtype | None = None) -> str:
+    """One line for reports: the format for the device, and why. `chosen` overrides what suits the device."""
     device = torch.device(device)
+    if chosen is not None:
+        return f"{str(chosen).removeprefix('torch.')} (as set; {describe_precision(device)} would be chosen)"
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
         reason = f"{name}, compute capability {'.'.join(map(str, torch.cuda.get_device_capability(device)))}"
