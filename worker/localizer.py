@@ -81,6 +81,7 @@ class Localizer:
             layers=self.parameters.layers,
             device=device,
             reference=reference(self.parameters, network),
+            chunk=batch,
         )
         identity = [network.name, self.parameters.to_dict(), network.weights_digest, list(network.classes)]
         self.version = f"boxlift-{network.name}-{digest(identity)}"
@@ -225,8 +226,13 @@ class Localizer:
             return np.zeros(0)
         rows = attribution.rows[[one.row for one in found]].tolist()
         targets = attribution.targets[[one.row for one in found]].tolist()
-        weights = np.array([one.weight for one in found])
         logits = attribution.logits.double().cpu()
+        # Every row of an image against its best row: 1 where there is but one class.
+        best = torch.full((len(logits),), -torch.inf, dtype=logits.dtype)
+        every = logits[attribution.rows.cpu(), attribution.targets.cpu()]
+        best.scatter_reduce_(0, attribution.rows.cpu(), every, "amax")
+        shares = (logits[rows, targets] - best[rows]).exp().numpy()
+        weights = np.array([one.weight for one in found]) * shares**self.parameters.class_weight
         if self.parameters.calibration is None:
             return np.asarray(logits.softmax(1)[rows, targets].numpy() * weights)
         drawn, probes, heats = (

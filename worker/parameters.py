@@ -79,7 +79,9 @@ class Parameters:
     """Where several boxes are wanted: further classes take part from this share of the best one's probability."""
     most_classes: int = 5
     """But no more classes than these: each costs a backward pass."""
-    extra_score: float = 0.5
+    class_weight: float = 0.25
+    """Scores of further classes are multiplied by (their probability / the best one's) to this power."""
+    extra_score: float = 0.3
     """Every box but an image's first needs at least this score."""
     overlap: float = 0.5
     """Of two boxes that overlap more than this (IoU), only the better one stays."""

@@ -36,6 +36,7 @@ def dataset(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_json_and_report(dataset: Path) -> None:
     done = boxlift(
         str(dataset), "--network", "efficientnet_lite0", "--json", "--report", "report", "--compare", cwd=dataset
