@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -32,6 +33,8 @@ class Start:
     burst: bool
     batch: int
     loaders: int
+    threads: int = 0
+    """Of the processor for the network; 0 for torch's choice, which is all."""
 
 
 @click.command()
@@ -75,7 +78,9 @@ def command(
     configure(settings.log_level, settings.log_format)
     devices = [part.strip() for part in (device or settings.device).split(",") if part.strip()]
     children = [
-        Start(settings, devices[number % len(devices)], fallback_network, burst, batch, loaders)
+        Start(
+            settings, devices[number % len(devices)], fallback_network, burst, batch, loaders, _threads(processes)
+        )
         for number in range(processes)
     ]
     supervisor = Supervisor(run_child, children, _undertaker(settings), patience=settings.job_timeout + 10.0)
@@ -83,6 +88,13 @@ def command(
     signal.signal(signal.SIGINT, lambda *_: supervisor.stop())
     with _delivering(settings) if delivery else contextlib.nullcontext():
         supervisor.run()
+
+
+def _threads(processes: int) -> int:
+    """Threads for each of several worker processes, so that they do not wait for each other's."""
+    if processes == 1 or "OMP_NUM_THREADS" in os.environ:
+        return 0
+    return max(1, (os.cpu_count() or 1) // processes)
 
 
 def run_child(start: Start, reports: Connection) -> None:
@@ -118,6 +130,10 @@ def load(start: Start) -> Localizer:
     from worker.localizer import Localizer
     from worker.networks import load_network
 
+    if start.threads:
+        import torch
+
+        torch.set_num_threads(start.threads)
     settings, log = start.settings, logging.getLogger("boxlift.worker")
     weights = Path(settings.weights).expanduser() if settings.weights else None
     try:
