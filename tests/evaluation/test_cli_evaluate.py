@@ -20,7 +20,7 @@ def boxlift(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=850,
         env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "COLUMNS": "160", "HOME": str(cwd)},
     )
 
@@ -37,6 +37,7 @@ def dataset(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_json_and_report(dataset: Path) -> None:
     done = boxlift(
         str(dataset), "--network", "efficientnet_lite0", "--json", "--report", "report", "--compare", cwd=dataset
