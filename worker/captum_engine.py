@@ -1,17 +1,18 @@
 """captum as an engine: the same maps as `worker.attribution.Attributor`, several times slower.
 
-DeepLIFT, guided backpropagation and the inner layers are captum's own, run on copies of the network that avoid what
+DeepLIFT and guided backpropagation are captum's own, run on copies of the network that avoid what
 captum 0.9 gets wrong (see `worker.captum_copy`). Each map is computed alone: with more images captum takes the
 first image's gradient for every one of them where activation and reference agree.
 """
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
-from captum.attr import DeepLift, GuidedBackprop, LayerDeepLift
+from captum.attr import DeepLift, GuidedBackprop
 from torch import Tensor, nn
 
 from worker.attribution import Attribution, Choice
@@ -27,7 +28,7 @@ class CaptumAttributor:
         input_size: (H, W) of the images.
         reference: as for `Attributor`: "mean", "blur", a number, or a tensor that broadcasts to (1, 3, H, W).
         precision: of all computation; None for float32.
-        layers: module paths whose DeepLIFT contributions are wanted, each at the cost of one more pass.
+        layers: module paths whose DeepLIFT contributions are wanted; they come from the same pass.
         device: where to compute; None for where the module is.
 
     Raises:
@@ -55,11 +56,12 @@ class CaptumAttributor:
             if isinstance(reference, str) and reference == "blur"
             else constant_reference(reference, self.input_size, self.precision, self.device)
         )
-        self._module, taps = rewritten(module, "deeplift", device=self.device, dtype=self.precision, layers=layers)
+        self._module, self._taps = rewritten(
+            module, "deeplift", device=self.device, dtype=self.precision, layers=layers
+        )
         guided, _ = rewritten(module, "guided", device=self.device, dtype=self.precision)
         self._deeplift = DeepLift(self._module)
         self._guided = GuidedBackprop(guided)
-        self._layers = {name: LayerDeepLift(self._module, tap) for name, tap in taps.items()}
 
     def __call__(self, images: Tensor, choose: Choice) -> Attribution:
         """Maps for the chosen classes of the images; arguments and result as for `Attributor`."""
@@ -93,9 +95,7 @@ class CaptumAttributor:
             targets=targets,
             deeplift=deeplift,
             guided=torch.cat([maps[1] for maps in found]),
-            layers={
-                name: torch.cat([maps[2][number] for maps in found]) for number, name in enumerate(self._layers)
-            },
+            layers={name: torch.cat([maps[2][number] for maps in found]) for number, name in enumerate(self._taps)},
             delta=deeplift.sum((1, 2, 3)) - change,
         )
 
@@ -104,9 +104,33 @@ class CaptumAttributor:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # captum announces its hooks on every call
             image = image.clone().requires_grad_()
-            deeplift = self._deeplift.attribute(image, reference, target=target)
+            with self._watching() as seen:
+                deeplift = self._deeplift.attribute(image, reference, target=target)
             guided = self._guided.attribute(image, target=target)
-            inner = [
-                layer.attribute(image, reference, target=target).sum(1).detach() for layer in self._layers.values()
-            ]
+        inner = [_contributions(*seen[name]) for name in self._taps]
         return deeplift.detach(), guided.detach(), inner
+
+    @contextlib.contextmanager
+    def _watching(self) -> Iterator[dict[str, list[Tensor]]]:
+        """Activations and then multipliers of the inner layers, each of the image and, behind it, the reference."""
+        seen: dict[str, list[Tensor]] = {name: [] for name in self._taps}
+
+        def watch(name: str, output: Tensor) -> None:
+            seen[name].append(output.detach())
+            output.register_hook(lambda multiplier: seen[name].append(multiplier))  # type: ignore[no-untyped-call]
+
+        handles = [
+            tap.register_forward_hook(lambda _module, _inputs, output, name=name: watch(name, output))
+            for name, tap in self._taps.items()
+        ]
+        try:
+            yield seen
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _contributions(activation: Tensor, multiplier: Tensor) -> Tensor:
+    """(2, C, h, w) twice, image and reference → (1, h, w)."""
+    image, reference = activation.chunk(2)
+    return (multiplier.chunk(2)[0] * (image - reference)).sum(1)
