@@ -5,8 +5,8 @@
 
 The maps of every photo are computed once and kept in the folder of `--maps`; everything after that takes a minute.
 Weights of the box regression start from ridge regression and are then moved by gradient descent on what counts:
-IoU, IoU ≥ 0.5 and the centre within the object. Photos are mirrored, so that left and right come out alike. Every figure
-printed as "held out" is of photos that had no part in choosing the weights (10 folds, twice); the weights that are
+IoU, IoU ≥ 0.5 and the centre within the object. Photos are mirrored, so that left and right come out alike. Figures
+printed as "held out" are of photos that had no part in choosing the weights (10 folds, twice); the weights that are
 written are then chosen on all photos. With --write they become the network's defaults.
 """
 
