@@ -11,7 +11,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -48,6 +48,9 @@ class Login:
     email: str
     password: str
     token: str = ""
+    secret: str = ""
+    """Label Studio's key, which signs tokens. The one that it would make itself has characters that its own
+    settings file does not keep, every now and then, and then no token survives a restart."""
 
     def __repr__(self) -> str:
         return f"Login(email={self.email!r})"
@@ -57,7 +60,7 @@ class Login:
         """What an earlier start stored in `file`, else a new user with a random password."""
         if file.exists():
             return cls(**json.loads(file.read_text()))
-        login = cls("demo@boxlift.local", secrets.token_urlsafe(9))
+        login = cls("demo@boxlift.local", secrets.token_urlsafe(9), secret=secrets.token_hex(32))
         login.keep(file)
         return login
 
@@ -65,7 +68,7 @@ class Login:
         """Store it where only this user can read it."""
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch(mode=0o600)
-        file.write_text(json.dumps({"email": self.email, "password": self.password, "token": self.token}))
+        file.write_text(json.dumps(asdict(self)))
 
 
 class StudioServer:
@@ -134,7 +137,8 @@ class StudioServer:
         if self.local_files is not None:
             settings["LOCAL_FILES_SERVING_ENABLED"] = "true"
             settings["LOCAL_FILES_DOCUMENT_ROOT"] = str(self.local_files.absolute())
-        return base_environment() | {f"LABEL_STUDIO_{name}": value for name, value in settings.items()}
+        environment = base_environment() | {f"LABEL_STUDIO_{name}": value for name, value in settings.items()}
+        return environment | ({"SECRET_KEY": self.login.secret} if self.login.secret else {})
 
     def _prepare_database(self, empty: Path) -> None:
         """Begin with a database whose migrations are done, where there is none yet."""
@@ -158,7 +162,7 @@ class StudioServer:
             answer = client.post("/api/token/", json={}, headers=_csrf(client))
         if answer.status_code != 201:
             raise StudioError(f"Label Studio gave no access token (status {answer.status_code})")
-        return Login(login.email, login.password, answer.json()["token"])
+        return replace(login, token=answer.json()["token"])
 
 
 def sign_in(client: httpx.Client, login: Login) -> None:

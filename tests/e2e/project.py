@@ -9,7 +9,7 @@ from typing import Any
 
 from backend.demo.studio_api import StudioApi
 
-SECONDS = 120.0
+SECONDS = 300.0
 """Patience for predictions; a limit for a run that hangs, not a claim about speed."""
 
 

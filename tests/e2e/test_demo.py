@@ -59,10 +59,16 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 def running(finished: Finished) -> Iterator[Running]:
     """The demo in the folder of an earlier one, once its predictions are verified; and its line of JSON."""
     command = [*COMMAND, "--json", "--folder", str(finished.folder), "--port", "0", "--backend-port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    log = finished.folder / "second.log"
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+    ):
         assert process.stdout is not None
         try:
-            yield process, json.loads(process.stdout.readline())
+            line = process.stdout.readline()
+            assert line, log.read_text()
+            yield process, json.loads(line)
         finally:
             process.kill()
 
