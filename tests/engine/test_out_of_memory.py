@@ -11,7 +11,7 @@ from tiny import EXACT, noise, seeded
 from torch import Tensor, nn
 
 from worker.attribution import Attributor
-from worker.attribution.attributor import run_forward
+from worker.attribution.passes import run_forward
 
 CLASSES = torch.tensor([0, 3, 1, 2, 0, 1])
 
