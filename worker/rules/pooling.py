@@ -14,6 +14,9 @@ from worker.rules.blocks import Empty
 
 Pair = tuple[int, int]
 
+_FLOOR = 1e-30
+"""Makes a quotient of two zeros one, which is the gradient."""
+
 
 @dataclass(frozen=True)
 class MaxPool(Nonlinear):
@@ -47,16 +50,16 @@ class MaxPool(Nonlinear):
     ) -> tuple[Tensor, Record]:
         x0, out0, first0 = reference
         out, first = self._maximum(x)
-        image_wins = out >= out0
-        winner = torch.where(image_wins, first, first0)
+        # Sums of products with zeros and ones instead of torch.where, which does not use vector instructions.
+        won = torch.ge(out, out0, out=torch.empty_like(out))
+        lost = 1 - won
+        winner = (first * won).addcmul_(first0, lost)
         # The winner's input is the larger output's own maximum; what the other image has there must be looked up.
-        other = self._look_up(x0, first)
-        other = torch.where(image_wins, other, self._look_up(x, first0))
-        high = torch.maximum(out, out0)
-        low = torch.minimum(out, out0)
+        other = self._look_up(x0, first).mul_(won).addcmul_(self._look_up(x, first0), lost)
+        high, low = torch.maximum(out, out0), torch.minimum(out, out0)
         wide = torch.promote_types(x.dtype, torch.float32)
-        width = high.to(wide) - other
-        share = torch.where(width > 0, (high.to(wide) - low) / width, 1).to(x.dtype)
+        width = (high.to(wide) - other).add_(_FLOOR)
+        share = (high.to(wide) - low).add_(_FLOOR).div_(width).to(x.dtype)
         return out, (winner, share, first)
 
     def backward(self, method: Method, signal: Tensor, record: Record, shape: Size) -> Tensor:
@@ -99,27 +102,34 @@ class MaxPool(Nonlinear):
         return F.pad(x, frame, value=fill) if any(frame) else x
 
     def _maximum(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Largest value of each window, and its count in the window (uint8; the first of equal ones)."""
+        """Largest value of each window, and its count in the window (in a float type; the first of equal ones)."""
         size = self._size(x.shape)
         out: Tensor | None = None
         for count, view in enumerate(self._views(self._framed(x, -torch.inf), size)):
             if out is None:
                 out = view.clone()
-                first = torch.zeros_like(out, dtype=torch.uint8)
+                first = torch.zeros_like(out, dtype=self._counting(x.dtype))
+                larger = torch.empty_like(first)
                 continue
-            first.masked_fill_(view > out, count)
+            torch.gt(view, out, out=larger)
+            torch.maximum(first, larger.mul_(count), out=first)  # counts grow, so a later maximum replaces it
             torch.maximum(out, view, out=out)
         assert out is not None  # noqa: S101 - a window has at least one place
         return out, first
 
+    def _counting(self, dtype: torch.dtype) -> torch.dtype:
+        """A type that holds each count exactly: bfloat16 does so up to 256."""
+        exact = self.kernel[0] * self.kernel[1] <= 256
+        return dtype if exact else torch.promote_types(dtype, torch.float32)
+
     def _look_up(self, x: Tensor, count: Tensor) -> Tensor:
-        """The value at place `count` of each window; `x` may be one for all."""
+        """The value at place `count` of each window; `x` may be one for all. Counts never name a padded place."""
         size = self._size(x.shape)
-        found = torch.zeros_like(count, dtype=x.dtype)
-        batch = (max(x.shape[0], count.shape[0]),)
-        found = found.expand(*batch, *found.shape[1:]).clone(memory_format=torch.preserve_format)
-        for place, view in enumerate(self._views(self._framed(x, -torch.inf), size)):
-            found = torch.where(count == place, view, found)
+        batch = max(len(x), len(count))
+        there = torch.empty_like(count)
+        found = torch.zeros_like(count, dtype=x.dtype).expand(batch, *count.shape[1:]).clone()
+        for place, view in enumerate(self._views(self._framed(x, 0), size)):
+            found.addcmul_(view, torch.eq(count, place, out=there))
         return found
 
     def _spread(self, signal: Tensor, count: Tensor, shape: Size) -> Tensor:
@@ -133,8 +143,9 @@ class MaxPool(Nonlinear):
         if signal.is_contiguous(memory_format=torch.channels_last):
             framed = framed.contiguous(memory_format=torch.channels_last)
         size = (signal.shape[-2], signal.shape[-1])
+        there = torch.empty_like(signal)
         for place, view in enumerate(self._views(framed, size)):
-            view.addcmul_(signal, (count == place).to(signal.dtype))
+            view.addcmul_(signal, torch.eq(count, place, out=there))
         return framed[..., top : top + height, left : left + width]
 
 
