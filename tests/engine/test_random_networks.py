@@ -1,0 +1,243 @@
+"""Random small networks of all supported layers: complete, and equal to torch's and captum's own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from hypothesis import HealthCheck, Phase, given, note, settings
+from hypothesis import strategies as st
+from tiny import EXACT, noise, seeded
+from torch import Tensor, nn
+
+from worker.attribution import Attributor
+from worker.captum_engine import CaptumAttributor
+
+CLASSES, CHANNELS = 4, 4
+KINDS = ("conv", "norm", "relu", "relu-pool", "max", "mean", "sum", "cat", "none")
+
+
+class _Sum(nn.Module):
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.first(x) + self.second(x)
+
+
+class _Cat(_Sum):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.first(x), self.second(x)], 1)
+
+
+def _rectifiers(inplace: bool) -> list[Callable[[], nn.Module]]:
+    return [lambda: nn.ReLU(inplace), lambda: nn.ReLU6(inplace)]
+
+
+@st.composite
+def _convolutions(draw: st.DrawFn, before: int) -> nn.Module:
+    """CHANNELS outputs; any kernel, stride, padding, dilation and groups."""
+    pair = st.tuples(st.integers(1, 3), st.integers(1, 3))
+    kernel, stride, dilation = draw(pair), draw(st.tuples(st.integers(1, 2), st.integers(1, 2))), draw(pair)
+    padding = draw(st.tuples(st.integers(0, 3), st.integers(0, 3)))
+    groups = draw(st.sampled_from([n for n in (1, 2, 4) if before % n == 0]))
+    return nn.Conv2d(before, CHANNELS, kernel, stride, padding, dilation, groups, bias=draw(st.booleans()))
+
+
+@st.composite
+def _max_pools(draw: st.DrawFn) -> nn.Module:
+    kernel = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    stride = draw(st.one_of(st.none(), st.tuples(st.integers(1, 3), st.integers(1, 3))))
+    padding = draw(st.tuples(*(st.integers(0, size // 2) for size in kernel)))
+    return nn.MaxPool2d(kernel, stride, padding, ceil_mode=draw(st.booleans()))
+
+
+@st.composite
+def _average_pools(draw: st.DrawFn) -> nn.Module:
+    if draw(st.booleans()):
+        return nn.AdaptiveAvgPool2d(draw(st.tuples(st.integers(1, 5), st.integers(1, 5))))
+    kernel = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    padding = draw(st.tuples(*(st.integers(0, size // 2) for size in kernel)))
+    return nn.AvgPool2d(
+        kernel,
+        draw(st.integers(1, 2)),
+        padding,
+        ceil_mode=draw(st.booleans()),
+        count_include_pad=draw(st.booleans()),
+    )
+
+
+@st.composite
+def _same_size(draw: st.DrawFn, before: int) -> nn.Module:
+    """A branch that keeps height and width."""
+    conv = nn.Conv2d(before, before, 3, padding=1, groups=draw(st.sampled_from([1, before])))
+    rest = draw(st.lists(st.sampled_from([*_rectifiers(False), lambda: nn.BatchNorm2d(before)]), max_size=3))
+    pool = [nn.MaxPool2d(3, 1, padding=1)] if draw(st.booleans()) else []
+    return nn.Sequential(conv, *(make() for make in rest), *pool)
+
+
+@st.composite
+def _networks(draw: st.DrawFn) -> Callable[[], nn.Module]:
+    """Made when called, so that its weights are drawn from the test's own seed."""
+    layers: list[nn.Module] = [draw(_convolutions(3))]
+    channels = CHANNELS
+    for kind in draw(
+        st.lists(
+            st.sampled_from(["conv", "norm", "relu", "relu-pool", "max", "mean", "sum", "cat", "none"]),
+            min_size=1,
+            max_size=6,
+        )
+    ):
+        match kind:
+            case "conv":
+                layers.append(draw(_convolutions(channels)))
+                channels = CHANNELS
+            case "norm":
+                layers.append(nn.BatchNorm2d(channels))
+            case "relu":
+                layers.append(draw(st.sampled_from(_rectifiers(draw(st.booleans()))))())
+            case "relu-pool":
+                layers += [nn.ReLU(draw(st.booleans())), nn.MaxPool2d(2, ceil_mode=draw(st.booleans()))]
+            case "max":
+                layers.append(draw(_max_pools()))
+            case "mean":
+                layers.append(draw(_average_pools()))
+            case "sum" | "cat":
+                second = draw(st.one_of(_same_size(channels), st.builds(nn.Identity)))
+                make = _Sum if kind == "sum" else _Cat
+                layers.append(make(draw(_same_size(channels)), second))
+                channels *= 1 if kind == "sum" else 2
+            case "none":
+                layers.append(draw(st.sampled_from([nn.Identity, nn.Dropout, nn.Dropout2d]))())
+    if draw(st.booleans()):
+        layers += [
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(channels * 4, 6),
+            nn.ReLU(),
+            nn.Linear(6, CLASSES),
+        ]
+    else:
+        layers += [nn.Conv2d(channels, CLASSES, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return _again(nn.Sequential(*layers))
+
+
+def _again(module: nn.Module) -> Callable[[], nn.Module]:
+    def make() -> nn.Module:
+        for part in module.modules():
+            if isinstance(part, nn.Conv2d | nn.Linear):
+                part.reset_parameters()
+                with torch.no_grad():
+                    part.weight.mul_(2)  # so that signals live, and ReLU6 clips now and then
+        return module
+
+    return make
+
+
+def _out_of_place(module: nn.Module) -> nn.Module:
+    twin = copy.deepcopy(module)
+    for part in twin.modules():
+        if isinstance(part, nn.ReLU | nn.ReLU6):
+            part.inplace = False
+    return twin
+
+
+def _fits(module: nn.Module, images: Tensor) -> bool:
+    try:
+        with torch.no_grad():
+            module(images.clone())
+    except RuntimeError:  # too small for a kernel
+        return False
+    return True
+
+
+COMMON = settings(
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],  # making a failing network smaller takes minutes
+    derandomize=True,  # the same networks each time: a failure can be seen again
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+)
+ARGUMENTS = {
+    "make": _networks(),
+    "seed": st.integers(0, 1000),
+    "height": st.integers(6, 15),
+    "width": st.integers(6, 15),
+    "scale": st.sampled_from([0.5, 3.0, 20.0]),
+}
+
+
+def _prepare(
+    make: Callable[[], nn.Module], seed: int, height: int, width: int, scale: float
+) -> tuple[nn.Module, Tensor, Tensor] | None:
+    module = seeded(make, seed)
+    images = noise(2, height, width, seed=seed) * scale
+    note(f"{module} on {height}×{width}")
+    return (module, images, noise(1, height, width, seed=seed + 1)) if _fits(module, images) else None
+
+
+@settings(COMMON, max_examples=40)
+@given(**ARGUMENTS)
+def test_logits_gradients_and_completeness(
+    make: Callable[[], nn.Module], seed: int, height: int, width: int, scale: float
+) -> None:
+    prepared = _prepare(make, seed, height, width, scale)
+    if prepared is None:
+        return
+    module, images, reference = prepared
+    engine = Attributor(
+        module, input_size=(height, width), precision=EXACT, reference=reference, gradient=True, layers=["0"]
+    )
+    targets = torch.tensor([seed % CLASSES, 1])
+    found = engine(images, targets)
+    leaf = images.clone().requires_grad_()
+    logits = _out_of_place(module)(leaf)  # autograd refuses some layers in place
+    logits[torch.arange(2), targets].sum().backward()
+    size = max(1.0, float(logits.detach().abs().max()))
+    torch.testing.assert_close(found.logits, logits.detach(), rtol=0, atol=1e-11 * size)
+    torch.testing.assert_close(found.gradient, leaf.grad, rtol=1e-9, atol=1e-11 * size)
+    assert found.delta.abs().max() <= 1e-11 * size
+    with torch.no_grad():
+        change = logits.detach() - module(reference.clone())
+    change = change[torch.arange(2), targets]
+    torch.testing.assert_close(found.deeplift.sum((1, 2, 3)), change, rtol=0, atol=1e-11 * size)
+    torch.testing.assert_close(found.layers["0"].sum((1, 2)), change, rtol=0, atol=1e-11 * size)
+
+
+@settings(COMMON, max_examples=15)
+@given(**ARGUMENTS)
+def test_maps_are_those_of_captum_made_right(
+    make: Callable[[], nn.Module], seed: int, height: int, width: int, scale: float
+) -> None:
+    prepared = _prepare(make, seed, height, width, scale)
+    if prepared is None:
+        return
+    module, images, reference = prepared
+    targets = torch.tensor([seed % CLASSES, 1])
+    ours, captums = (
+        engine(module, input_size=(height, width), precision=EXACT, reference=reference)(images, targets)
+        for engine in (Attributor, CaptumAttributor)
+    )
+    for found, right in ((ours.deeplift, captums.deeplift), (ours.guided, captums.guided)):
+        torch.testing.assert_close(found, right, rtol=1e-9, atol=1e-11 * max(1.0, float(right.abs().max())))
+
+
+@settings(COMMON, max_examples=15)
+@given(**ARGUMENTS)
+def test_float32_is_near_float64(
+    make: Callable[[], nn.Module], seed: int, height: int, width: int, scale: float
+) -> None:
+    """Weights laid out for the processor, and rules fused with convolutions, are used in float32 only."""
+    prepared = _prepare(make, seed, height, width, scale)
+    if prepared is None:
+        return
+    module, images, reference = (part.float() for part in prepared)
+    targets = torch.tensor([seed % CLASSES, 1])
+    single = Attributor(module, input_size=(height, width), precision=torch.float32, reference=reference)
+    double = Attributor(module.double(), input_size=(height, width), precision=EXACT, reference=reference.double())
+    found, right = single(images, targets), double(images.double(), targets)
+    size = max(1.0, float(right.deeplift.abs().sum((1, 2, 3)).max()))
+    assert found.delta.abs().max() <= 1e-5 * size
+    for a, b in ((found.deeplift, right.deeplift), (found.guided, right.guided)):
+        assert (a.double() - b).norm() <= 1e-3 * b.norm() + 1e-6
