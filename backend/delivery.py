@@ -19,7 +19,7 @@ from backend.outbox import Outbox
 from backend.plans import Reading, read_config
 from backend.predictions import to_prediction
 from backend.settings import Settings
-from worker.contract import Model, Plan, Result, model_key, plan_key
+from worker.contract import Model, Plan, Result, embedded_address, model_key, plan_key
 from worker.errors import BoxliftError, StudioError
 
 if TYPE_CHECKING:
@@ -261,9 +261,9 @@ def _strings(value: object) -> list[str]:
 
 def _place(url: str) -> str | None:
     """What stays the same of an image's address; None for links that Label Studio makes anew for cloud storage."""
-    if url[:5].lower() == "data:":
-        return url
-    parts = urlsplit(url)
+    parts = urlsplit(embedded_address(0, url))
+    if parts.fragment and parts.path.startswith("/api/tasks/"):
+        return parts.fragment
     if parts.scheme in ("s3", "gs", "azure-blob") or parts.path.rstrip("/").endswith(("/resolve", "/presign")):
         return None
     return unquote(parts.path) + "".join(parse_qs(parts.query).get("d", []))

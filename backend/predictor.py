@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Protocol
 
 from backend.announced import Announced
@@ -15,7 +16,7 @@ from backend.labelling import task_images
 from backend.plans import Reading, read_config
 from backend.predictions import Prediction, to_prediction
 from backend.settings import Settings
-from worker.contract import Model, Plan, Request, Result
+from worker.contract import ImageRef, Model, Plan, Request, Result, embedded_address
 from worker.errors import BoxliftError, QueueFullError
 
 log = logging.getLogger(__name__)
@@ -128,7 +129,8 @@ class Predictor:
         deadline = time.monotonic() + self.settings.answer_seconds
         for question in asked:
             plan = self._jobs.put_plan(question.plan)
-            request = Request(project, task, model.version, plan, (question.image,), push=False)
+            images = _without_bytes(task, (question.image,))
+            request = Request(project, task, model.version, plan, images, push=False)
             with self._slot(True) as may_wait:
                 seconds = max(deadline - time.monotonic(), 0.0) if may_wait else 0.0
                 ready = self._jobs.submit([request], interactive=True, wait=seconds)
@@ -166,6 +168,7 @@ class Predictor:
             number = task_id(task)
             images = reading.images(task.get("data")) if isinstance(task, Mapping) else ()
             if number is not None and images:
+                images = _without_bytes(number, images)
                 requests[position] = Request(project, number, model.version, plan, images)
         return requests
 
@@ -186,6 +189,11 @@ class Predictor:
         finally:
             if got:
                 self._slots.release()
+
+
+def _without_bytes(task: int, images: Iterable[ImageRef]) -> tuple[ImageRef, ...]:
+    """The images with addresses only: workers read `data:` URIs from the task itself."""
+    return tuple(replace(image, url=embedded_address(task, image.url)) for image in images)
 
 
 def nothing(version: str) -> Prediction:

@@ -40,6 +40,7 @@ class Desk:
         self.asked.append((list(requests), interactive, wait))
         for request in requests:
             Request.from_dict(json.loads(json.dumps(request.to_dict())))
+            assert not any(image.url.startswith("data:") for image in request.images), "image bytes in a job"
         return {request.task: self.find(request) for request in requests} if self.ready else {}
 
     def cancel(self, project: int, tasks: Iterable[int] | None = None) -> int:

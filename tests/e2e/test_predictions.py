@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,14 @@ def test_next_task_comes_with_its_box(new_project: NewProject, studio: StudioApi
     shown = studio.next_task(project.id)
     assert shown["id"] == task
     assert_good(shown["predictions"][0], KOALA, project.version)
+
+
+def test_data_uris(new_project: NewProject, studio: StudioApi) -> None:
+    project = new_project()
+    uri = "data:image/jpeg;base64," + base64.b64encode(CAT.path.read_bytes()).decode()
+    [task] = studio.import_tasks(project.id, [{"image": uri}])
+    project.retrieve()
+    assert_good(project.wait_for([task])[task][0], CAT, project.version)
 
 
 def test_web_addresses(new_project: NewProject, studio: StudioApi, image_server: str) -> None:

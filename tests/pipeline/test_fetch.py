@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import socket
 import threading
@@ -14,12 +15,14 @@ from pathlib import Path
 import httpx
 import pytest
 
+from worker.contract import embedded_address
 from worker.errors import ImageError, ImageFetchError, ImageRefusedError
 from worker.images import FetchPolicy, fetch
 from worker.images.addresses import is_public
 from worker.images.fetch import printable
 
 PICTURE = b"\x89PNG not really, fetching does not look inside"
+INLINE = "data:image/png;base64," + base64.b64encode(PICTURE).decode()
 
 
 class Server(ThreadingHTTPServer):
@@ -66,6 +69,10 @@ class Handler(BaseHTTPRequestHandler):
                 self.wfile.write(b"x")
                 self.wfile.flush()
                 time.sleep(0.05)
+        elif path == "/api/tasks/7":
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"id": 7, "data": {"pages": ["data:,no", INLINE]}}).encode())
         elif path == "/silent":
             time.sleep(5)
         elif path == "/declared":
@@ -269,6 +276,20 @@ def test_data_uris() -> None:
             fetch(bad, policy)
     with pytest.raises(ImageFetchError, match="larger than"):
         fetch("data:;base64," + base64.b64encode(bytes(101)).decode(), policy)
+
+
+def test_data_uris_inside_tasks_are_read_from_label_studio(server: Server) -> None:
+    policy = FetchPolicy(studio_url=server.url, headers=secret)
+    address = embedded_address(7, INLINE)
+    assert len(address) < 60
+    assert fetch(address, policy) == PICTURE
+    assert server.seen == [("/api/tasks/7", f"127.0.0.1:{server.server_port}", "Bearer secret")]
+    with pytest.raises(ImageFetchError, match="no longer in the task's data"):
+        fetch(embedded_address(7, "data:,other"), policy)
+    with pytest.raises(ImageFetchError, match="not answered as a task"):
+        fetch(embedded_address(8, INLINE), policy)
+    with pytest.raises(ImageRefusedError, match="LABEL_STUDIO_URL"):
+        fetch(address, FetchPolicy())
 
 
 @pytest.fixture

@@ -5,16 +5,19 @@ from __future__ import annotations
 import base64
 import binascii
 import functools
+import json
+import re
 import ssl
 import stat
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, unquote_to_bytes, urlsplit
 
 import httpx
 
+from worker.contract import digest
 from worker.errors import ImageError, ImageFetchError, ImageRefusedError
 from worker.images.addresses import checked_addresses, origin
 
@@ -23,6 +26,7 @@ Headers = Callable[[str], Mapping[str, str]]
 
 _RETRY_LATER = {408, 425, 429}
 _LOCAL_FILES = "/data/local-files/"
+_TASK = re.compile(r"/api/tasks/\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,8 @@ def fetch(url: str, policy: FetchPolicy) -> bytes:
     """The bytes behind an image's address.
 
     `http(s)://…`, `data:…`, `file:///…`, a path inside one of `policy.roots`, or a path on Label Studio such as
-    `/data/upload/1/cat.jpg` and `/data/local-files/?d=cats/cat.jpg` (read from the roots where it lies there).
+    `/data/upload/1/cat.jpg` and `/data/local-files/?d=cats/cat.jpg` (read from the roots where it lies there), or
+    `/api/tasks/1#…` for a `data:` URI inside a task.
 
     Raises ImageRefusedError for what the policy does not allow, ImageFetchError for what cannot be had; its
     `retryable` tells whether another try may help.
@@ -93,6 +98,8 @@ def printable(url: str) -> str:
 
 def _relative(url: str, policy: FetchPolicy) -> bytes:
     parts = urlsplit(url)
+    if parts.fragment and _TASK.fullmatch(parts.path):
+        return _embedded(parts.path, parts.fragment, policy)
     if parts.path.startswith(_LOCAL_FILES):
         wanted = parse_qs(parts.query).get("d", [""])[0].lstrip("/")
         candidates = [root / wanted for root in policy.roots] if wanted else []
@@ -159,6 +166,32 @@ def _inline(url: str, policy: FetchPolicy) -> bytes:
         return _within(base64.b64decode(b"".join(unquote_to_bytes(body).split()), validate=True), url, policy)
     except (binascii.Error, ValueError):
         raise _final("a data: URI is not valid base64: check the task's data") from None
+
+
+def _embedded(task: str, wanted: str, policy: FetchPolicy) -> bytes:
+    """The `data:` URI named `wanted` (see `contract.embedded_address`) in the data of a task on Label Studio."""
+    if not policy.studio_url:
+        raise ImageRefusedError(
+            "the image is inside the task's data, which workers read from Label Studio: set LABEL_STUDIO_URL"
+        )
+    # Base64 takes a third more than the image, and a task may hold several images and its annotations.
+    answer = _download(_on_studio(task, policy), replace(policy, max_bytes=policy.max_bytes * 4))
+    try:
+        data = json.loads(answer)["data"]
+    except (ValueError, TypeError, KeyError):
+        raise _final(f"{task} is not answered as a task: check LABEL_STUDIO_URL") from None
+    for text in _strings(data):
+        if text[:5].lower() == "data:" and digest(text, 32) == wanted:
+            return _inline(text, policy)
+    raise _final("the image is no longer in the task's data: ask for its prediction again")
+
+
+def _strings(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _strings(part)
 
 
 @functools.cache
