@@ -261,8 +261,8 @@ def _strings(value: object) -> list[str]:
 
 def _place(url: str) -> str | None:
     """What stays the same of an image's address; None for links that Label Studio makes anew for cloud storage."""
-    parts = urlsplit(embedded_address(0, url))
-    if parts.fragment and parts.path.startswith("/api/tasks/"):
+    parts = urlsplit(embedded_address(0, 0, url))
+    if parts.fragment and parts.path == "/api/tasks":
         return parts.fragment
     if parts.scheme in ("s3", "gs", "azure-blob") or parts.path.rstrip("/").endswith(("/resolve", "/presign")):
         return None

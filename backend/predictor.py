@@ -129,7 +129,7 @@ class Predictor:
         deadline = time.monotonic() + self.settings.answer_seconds
         for question in asked:
             plan = self._jobs.put_plan(question.plan)
-            images = _without_bytes(task, (question.image,))
+            images = _without_bytes(project, task, (question.image,))
             request = Request(project, task, model.version, plan, images, push=False)
             with self._slot(True) as may_wait:
                 seconds = max(deadline - time.monotonic(), 0.0) if may_wait else 0.0
@@ -168,7 +168,7 @@ class Predictor:
             number = task_id(task)
             images = reading.images(task.get("data")) if isinstance(task, Mapping) else ()
             if number is not None and images:
-                images = _without_bytes(number, images)
+                images = _without_bytes(project, number, images)
                 requests[position] = Request(project, number, model.version, plan, images)
         return requests
 
@@ -191,9 +191,9 @@ class Predictor:
                 self._slots.release()
 
 
-def _without_bytes(task: int, images: Iterable[ImageRef]) -> tuple[ImageRef, ...]:
+def _without_bytes(project: int, task: int, images: Iterable[ImageRef]) -> tuple[ImageRef, ...]:
     """The images with addresses only: workers read `data:` URIs from the task itself."""
-    return tuple(replace(image, url=embedded_address(task, image.url)) for image in images)
+    return tuple(replace(image, url=embedded_address(project, task, image.url)) for image in images)
 
 
 def nothing(version: str) -> Prediction:

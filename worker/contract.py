@@ -77,12 +77,12 @@ def digest(value: object, length: int = 12) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
-def embedded_address(task: int, uri: str) -> str:
+def embedded_address(project: int, task: int, uri: str) -> str:
     """The address of an image that a task's data hold as a `data:` URI: the task on Label Studio, and which one.
 
     Jobs carry this instead of the URI, since no image bytes belong into Redis. Any other address is its own.
     """
-    return f"/api/tasks/{task}#{digest(uri, 32)}" if uri[:5].lower() == "data:" else uri
+    return f"/api/tasks?project={project}&id={task}#{digest(uri, 32)}" if uri[:5].lower() == "data:" else uri
 
 
 class _Record:

@@ -69,10 +69,10 @@ class Handler(BaseHTTPRequestHandler):
                 self.wfile.write(b"x")
                 self.wfile.flush()
                 time.sleep(0.05)
-        elif path == "/api/tasks/7":
+        elif path == "/api/tasks" and "project=3" in self.path:
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(json.dumps({"id": 7, "data": {"pages": ["data:,no", INLINE]}}).encode())
+            self.wfile.write(json.dumps({"tasks": [{"id": 7, "data": {"pages": ["data:,no", INLINE]}}]}).encode())
         elif path == "/silent":
             time.sleep(5)
         elif path == "/declared":
@@ -280,14 +280,17 @@ def test_data_uris() -> None:
 
 def test_data_uris_inside_tasks_are_read_from_label_studio(server: Server) -> None:
     policy = FetchPolicy(studio_url=server.url, headers=secret)
-    address = embedded_address(7, INLINE)
-    assert len(address) < 60
+    address = embedded_address(3, 7, INLINE)
+    assert len(address) < 80
     assert fetch(address, policy) == PICTURE
-    assert server.seen == [("/api/tasks/7", f"127.0.0.1:{server.server_port}", "Bearer secret")]
+    [(path, _, token)] = server.seen
+    assert "id%22%2C" in path
+    assert "%227%22" in path
+    assert token == "Bearer secret"
     with pytest.raises(ImageFetchError, match="no longer in the task's data"):
-        fetch(embedded_address(7, "data:,other"), policy)
-    with pytest.raises(ImageFetchError, match="not answered as a task"):
-        fetch(embedded_address(8, INLINE), policy)
+        fetch(embedded_address(3, 7, "data:,other"), policy)
+    with pytest.raises(ImageFetchError, match="does not answer with tasks"):
+        fetch(embedded_address(4, 7, INLINE), policy)
     with pytest.raises(ImageRefusedError, match="LABEL_STUDIO_URL"):
         fetch(address, FetchPolicy())
 

@@ -6,14 +6,13 @@ import base64
 import binascii
 import functools
 import json
-import re
 import ssl
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from urllib.parse import parse_qs, unquote, unquote_to_bytes, urlsplit
+from urllib.parse import parse_qs, unquote, unquote_to_bytes, urlencode, urlsplit
 
 import httpx
 
@@ -26,7 +25,7 @@ Headers = Callable[[str], Mapping[str, str]]
 
 _RETRY_LATER = {408, 425, 429}
 _LOCAL_FILES = "/data/local-files/"
-_TASK = re.compile(r"/api/tasks/\d+")
+_TASKS = "/api/tasks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,7 @@ def fetch(url: str, policy: FetchPolicy) -> bytes:
 
     `http(s)://…`, `data:…`, `file:///…`, a path inside one of `policy.roots`, or a path on Label Studio such as
     `/data/upload/1/cat.jpg` and `/data/local-files/?d=cats/cat.jpg` (read from the roots where it lies there), or
-    `/api/tasks/1#…` for a `data:` URI inside a task.
+    `/api/tasks?project=1&id=2#…` for a `data:` URI inside a task.
 
     Raises ImageRefusedError for what the policy does not allow, ImageFetchError for what cannot be had; its
     `retryable` tells whether another try may help.
@@ -98,8 +97,8 @@ def printable(url: str) -> str:
 
 def _relative(url: str, policy: FetchPolicy) -> bytes:
     parts = urlsplit(url)
-    if parts.fragment and _TASK.fullmatch(parts.path):
-        return _embedded(parts.path, parts.fragment, policy)
+    if parts.fragment and parts.path == _TASKS:
+        return _embedded(parse_qs(parts.query), parts.fragment, policy)
     if parts.path.startswith(_LOCAL_FILES):
         wanted = parse_qs(parts.query).get("d", [""])[0].lstrip("/")
         candidates = [root / wanted for root in policy.roots] if wanted else []
@@ -168,18 +167,26 @@ def _inline(url: str, policy: FetchPolicy) -> bytes:
         raise _final("a data: URI is not valid base64: check the task's data") from None
 
 
-def _embedded(task: str, wanted: str, policy: FetchPolicy) -> bytes:
+def _embedded(task: Mapping[str, list[str]], wanted: str, policy: FetchPolicy) -> bytes:
     """The `data:` URI named `wanted` (see `contract.embedded_address`) in the data of a task on Label Studio."""
     if not policy.studio_url:
         raise ImageRefusedError(
             "the image is inside the task's data, which workers read from Label Studio: set LABEL_STUDIO_URL"
         )
-    # Base64 takes a third more than the image, and a task may hold several images and its annotations.
-    answer = _download(_on_studio(task, policy), replace(policy, max_bytes=policy.max_bytes * 4))
+    # Asked of the list: to open the task itself would make Label Studio ask for its prediction once more.
+    number = {"filter": "filter:tasks:id", "operator": "equal", "type": "Number", "value": task["id"][0]}
+    query = {
+        "project": task["project"][0],
+        "include": "id,data",
+        "query": json.dumps({"filters": {"conjunction": "and", "items": [number]}}),
+    }
+    # Base64 takes a third more than the image, and a task may hold several images.
+    limits = replace(policy, max_bytes=policy.max_bytes * 4)
+    answer = _download(_on_studio(f"{_TASKS}?{urlencode(query)}", policy), limits)
     try:
-        data = json.loads(answer)["data"]
+        data = [one["data"] for one in json.loads(answer)["tasks"]]
     except (ValueError, TypeError, KeyError):
-        raise _final(f"{task} is not answered as a task: check LABEL_STUDIO_URL") from None
+        raise _final(f"{_TASKS} does not answer with tasks: check LABEL_STUDIO_URL") from None
     for text in _strings(data):
         if text[:5].lower() == "data:" and digest(text, 32) == wanted:
             return _inline(text, policy)
