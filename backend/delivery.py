@@ -8,7 +8,8 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -19,7 +20,7 @@ from backend.outbox import Outbox
 from backend.plans import Reading, read_config
 from backend.predictions import to_prediction
 from backend.settings import Settings
-from worker.contract import Model, Plan, Result, embedded_address, model_key, plan_key
+from worker.contract import Model, Plan, Result, embedded_address, model_key, plan_key, strings
 from worker.errors import BoxliftError, StudioError
 
 if TYPE_CHECKING:
@@ -242,21 +243,26 @@ class Delivery:
             log.warning("not delivered: %s", reason, extra={"project": project, "task": task})
 
 
+@contextmanager
+def delivering(settings: Settings) -> Iterator[None]:
+    """Push late results to Label Studio meanwhile, if its address and token are known."""
+    if not (settings.studio_url and settings.studio_token):
+        log.warning("LABEL_STUDIO_URL or LABEL_STUDIO_API_KEY is not set: late results are pushed by nobody here")
+        yield
+        return
+    delivery = Delivery.of(settings)
+    delivery.start()
+    try:
+        yield
+    finally:
+        delivery.stop()
+
+
 def _same_images(result: Result, data: Mapping[str, Any]) -> bool:
     """Whether a task's data still hold the addresses that were looked at; True where that cannot be told."""
-    now = {_place(value) for value in _strings(data)}
+    now = {_place(value) for value in strings(data)}
     before = {_place(image.image.url) for image in result.images}
     return None in now or None in before or before <= now
-
-
-def _strings(value: object) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, Mapping):
-        return [text for part in value.values() for text in _strings(part)]
-    if isinstance(value, list):
-        return [text for part in value for text in _strings(part)]
-    return []
 
 
 def _place(url: str) -> str | None:

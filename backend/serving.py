@@ -9,13 +9,14 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import waitress
 from waitress.server import BaseWSGIServer, MultiSocketServer
 
 from backend.app import MAX_BODY, create_app
+from backend.delivery import delivering
 from backend.settings import Settings
 from worker.errors import SettingsError
 
@@ -60,7 +61,7 @@ def serve(settings: Settings, *, deliver: bool = True) -> None:
     if not (settings.basic_auth or _loopback(settings.host)):
         log.warning("%s can be reached by others: set BOXLIFT_BASIC_AUTH", settings.host)
     signal.signal(signal.SIGTERM, _Ending(counted, settings.answer_seconds + 1.0))
-    with _delivering(settings) if deliver else contextlib.nullcontext():
+    with delivering(settings) if deliver else contextlib.nullcontext():
         for host, port in _addresses(server):
             log.info("listening on http://%s:%s", f"[{host}]" if ":" in str(host) else host, port)
         server.run()
@@ -124,20 +125,3 @@ class _Ending:
             time.sleep(0.05)
         time.sleep(FLUSH)
         _thread.interrupt_main(signal.Signals(number))
-
-
-@contextlib.contextmanager
-def _delivering(settings: Settings) -> Iterator[None]:
-    """Push late results to Label Studio meanwhile, if its address and token are known."""
-    if not (settings.studio_url and settings.studio_token):
-        log.warning("LABEL_STUDIO_URL or LABEL_STUDIO_API_KEY is not set: late results are pushed by nobody here")
-        yield
-        return
-    from backend.delivery import Delivery
-
-    delivery = Delivery.of(settings)
-    delivery.start()
-    try:
-        yield
-    finally:
-        delivery.stop()

@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -83,6 +84,15 @@ def embedded_address(project: int, task: int, uri: str) -> str:
     Jobs carry this instead of the URI, since no image bytes belong into Redis. Any other address is its own.
     """
     return f"/api/tasks?project={project}&id={task}#{digest(uri, 32)}" if uri[:5].lower() == "data:" else uri
+
+
+def strings(data: object) -> Iterator[str]:
+    """All texts in a task's data, however deep."""
+    if isinstance(data, str):
+        yield data
+    elif isinstance(data, Mapping | list):
+        for part in data.values() if isinstance(data, Mapping) else data:
+            yield from strings(part)
 
 
 class _Record:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-
 import click
 
+from backend.cli.lazy import LazyGroup
 from worker.errors import BoxliftError
 
 COMMANDS = {
@@ -25,22 +24,9 @@ COMMANDS = {
 }
 
 
-class _LazyGroup(click.Group):
-    """Lists every command without importing it: torch is loaded only by commands that need it."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        command = importlib.import_module(f"backend.cli.{cmd_name}").command
-        assert isinstance(command, click.Command)  # noqa: S101 - narrows the type
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(sorted(COMMANDS.items()))
+class _Boxlift(LazyGroup):
+    summaries = COMMANDS
+    module = "backend.cli.%s"
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -49,7 +35,7 @@ class _LazyGroup(click.Group):
             raise click.ClickException(str(error)) from None
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Boxlift, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="boxlift")
 def main() -> None:
     """Draft boxes for Label Studio from an image classifier, without a single hand-drawn box."""

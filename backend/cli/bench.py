@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-
 import click
+
+from backend.cli.lazy import LazyGroup
 
 MEASUREMENTS = {
     "engine": "the maps against captum, plain forward passes and a detector; peak memory",
@@ -12,22 +12,11 @@ MEASUREMENTS = {
 }
 
 
-class _LazyGroup(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(MEASUREMENTS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in MEASUREMENTS:
-            return None
-        command = importlib.import_module(f"backend.cli.bench_{cmd_name}").command
-        assert isinstance(command, click.Command)  # noqa: S101 - narrows the type
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(sorted(MEASUREMENTS.items()))
+class _Bench(LazyGroup):
+    summaries = MEASUREMENTS
+    module = "backend.cli.bench_%s"
 
 
-@click.group(cls=_LazyGroup)
+@click.group(cls=_Bench)
 def command() -> None:
     """Measure speed on this machine."""

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,6 +68,7 @@ def command(
 
     Ends after the current batch on SIGTERM or Ctrl-C. A process that crashes or hangs is replaced.
     """
+    from backend.delivery import delivering
     from backend.logs import configure
     from worker.supervisor import Supervisor
 
@@ -86,7 +87,7 @@ def command(
     supervisor = Supervisor(run_child, children, _undertaker(settings), patience=settings.job_timeout + 10.0)
     signal.signal(signal.SIGTERM, lambda *_: supervisor.stop())
     signal.signal(signal.SIGINT, lambda *_: supervisor.stop())
-    with _delivering(settings) if delivery else contextlib.nullcontext():
+    with delivering(settings) if delivery else contextlib.nullcontext():
         supervisor.run()
 
 
@@ -181,21 +182,3 @@ def _undertaker(settings: Settings) -> Callable[[str, str], None]:
             janitor.bury(worker, how)
 
     return bury
-
-
-@contextlib.contextmanager
-def _delivering(settings: Settings) -> Iterator[None]:
-    """Push late results to Label Studio meanwhile, if its address and token are known."""
-    if not (settings.studio_url and settings.studio_token):
-        log = logging.getLogger("boxlift.delivery")
-        log.warning("LABEL_STUDIO_URL or LABEL_STUDIO_API_KEY is not set: late results stay in Redis")
-        yield
-        return
-    from backend.delivery import Delivery
-
-    delivery = Delivery.of(settings)
-    delivery.start()
-    try:
-        yield
-    finally:
-        delivery.stop()

@@ -9,14 +9,14 @@ import json
 import ssl
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, unquote_to_bytes, urlencode, urlsplit
 
 import httpx
 
-from worker.contract import digest
+from worker.contract import digest, strings
 from worker.errors import ImageError, ImageFetchError, ImageRefusedError
 from worker.images.addresses import checked_addresses, origin
 
@@ -187,18 +187,10 @@ def _embedded(task: Mapping[str, list[str]], wanted: str, policy: FetchPolicy) -
         data = [one["data"] for one in json.loads(answer)["tasks"]]
     except (ValueError, TypeError, KeyError):
         raise _final(f"{_TASKS} does not answer with tasks: check LABEL_STUDIO_URL") from None
-    for text in _strings(data):
+    for text in strings(data):
         if text[:5].lower() == "data:" and digest(text, 32) == wanted:
             return _inline(text, policy)
     raise _final("the image is no longer in the task's data: ask for its prediction again")
-
-
-def _strings(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping | list):
-        for part in value.values() if isinstance(value, Mapping) else value:
-            yield from _strings(part)
 
 
 @functools.cache
