@@ -16,7 +16,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from worker.errors import ContractError
@@ -55,6 +55,16 @@ def model_key(version: str) -> str:
 def plan_key(digest: str) -> str:
     """Key of a `Plan`, as JSON."""
     return f"{PREFIX}plan:{digest}"
+
+
+def tuning_key(version: str) -> str:
+    """Key of a `Tuning`, as JSON, by its version."""
+    return f"{PREFIX}tuning:{version}"
+
+
+def tuned_key(project: int | str) -> str:
+    """Key of the version of the `Tuning` that is a project's own at present."""
+    return f"{PREFIX}tuned:{project}"
 
 
 def waiting_key(job_id: str) -> str:
@@ -222,6 +232,8 @@ class Plan(_Record):
     max_boxes: int = 1
     min_score: float = 0.0
     classes_of: dict[str, tuple[int, ...] | None] | None = None
+    tuning: str | None = None
+    """Version of the project's own `Tuning`; None for the workers' own parameters."""
 
     def classes_for(self, image: ImageRef) -> tuple[int, ...] | None:
         """The classes that compete in one image: those of its Image tag where it has its own."""
@@ -258,3 +270,46 @@ class Model(_Record):
     @classmethod
     def _read(cls, data: dict[str, Any]) -> dict[str, Any]:
         return data | {"classes": tuple(str(name) for name in data["classes"])}
+
+
+@dataclass(frozen=True, slots=True)
+class Head(_Record):
+    """A linear classifier on a network's features, for labels of one project.
+
+    Its labels are further classes of the network: their indices follow those of the network's own.
+    """
+
+    labels: tuple[str, ...]
+    weights: str = field(repr=False)
+    """Base64 of little-endian float32 (K, D), K labels and D features."""
+    bias: tuple[float, ...] = field(repr=False)
+
+    @classmethod
+    def _read(cls, data: dict[str, Any]) -> dict[str, Any]:
+        return data | {
+            "labels": tuple(str(label) for label in data["labels"]),
+            "bias": tuple(float(value) for value in data["bias"]),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning(_Record):
+    """What the corrections of one project taught: parameters, and labels of its own."""
+
+    project: int
+    base: str
+    """Version of the model that it belongs to: weights and classes must be the same."""
+    network: str
+    parameters: dict[str, Any] | None = None
+    """Of `worker.parameters.Parameters`; None for the network's defaults."""
+    head: Head | None = None
+
+    @property
+    def version(self) -> str:
+        """The model_version of what it predicts."""
+        return f"boxlift-{self.network}-{digest([self.base, self.project, self.to_dict()])}"
+
+    @classmethod
+    def _read(cls, data: dict[str, Any]) -> dict[str, Any]:
+        head = data.get("head")
+        return data | {"project": int(data["project"]), "head": None if head is None else Head.from_dict(head)}
