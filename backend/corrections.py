@@ -1,7 +1,7 @@
 """What people made of the predictions: the newest annotation of each task, beside the boxes they were shown.
 
-Read with the Data Manager's list of tasks, since opening a task would ask the backend for its prediction. Nothing is
-stored: whatever is made of corrections can be made again from Label Studio.
+Read with the Data Manager's list of tasks, since opening a task would ask the backend for its prediction. Nothing
+is stored: whatever is made of corrections can be made again from Label Studio.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ class Correction:
 def corrections(studio: Api, project: int, labelling: Labelling) -> list[Correction]:
     """Corrections of a whole project, ordered by task. Raises StudioError.
 
-    Annotations that `boxlift accept` made are nobody's correction. Regions that are no boxes of the labelling config's
-    controls are left out, and counted in the log.
+    Annotations that `boxlift accept` made are nobody's correction. Regions that are no boxes of the labelling
+    config's controls are left out, and counted in the log.
     """
     found, left_out = [], Counter[str]()
     for task in annotated_tasks(studio, project):
@@ -101,7 +101,7 @@ def corrections(studio: Api, project: int, labelling: Labelling) -> list[Correct
 
 
 def annotated_tasks(studio: Api, project: int) -> Iterator[Mapping[str, Any]]:
-    """Tasks with annotations, skipped ones included, as Label Studio's list has them: data, annotations, predictions."""
+    """Tasks with annotations, skipped ones included, as Label Studio lists them: with data and predictions."""
     items = [
         {"filter": f"filter:tasks:{column}", "operator": "greater", "type": "Number", "value": 0}
         for column in ("total_annotations", "cancelled_annotations")
@@ -178,7 +178,7 @@ def _moment(item: Mapping[str, Any], field: str = "updated_at") -> datetime:
 def read_boxes(
     result: Iterable[Mapping[str, Any]], labelling: Labelling, left_out: Counter[str]
 ) -> tuple[LabelledBox, ...]:
-    """The boxes in a result of an annotation or a prediction, in its order; the others are counted in `left_out`."""
+    """The boxes in a result of an annotation or a prediction, in order; the others are counted in `left_out`."""
     items = [item for item in result if isinstance(item, Mapping) and isinstance(item.get("value"), Mapping)]
     beside = {
         (item.get("id"), item.get("from_name")): _first(item["value"].get("labels"))
@@ -236,8 +236,8 @@ def _first(labels: object) -> str:
 def enclosing(value: Mapping[str, Any], width: object, height: object) -> Box | None:
     """The upright box around a rectangle in percent that is turned clockwise, in degrees, about its first corner.
 
-    As fractions of the image, cut to it; None where nothing of it is inside. `width` and `height` are the image's, in
-    pixels (turning is not the same in percent): without them it counts as square.
+    As fractions of the image, cut to it; None where nothing of it is inside. `width` and `height` are the image's,
+    in pixels (turning is not the same in percent): without them it counts as square.
     """
     try:
         x, y, w, h = (float(value[name]) / 100 for name in ("x", "y", "width", "height"))

@@ -138,6 +138,7 @@ def test_rectangles_with_labels_beside_them() -> None:
         '<Labels name="lab" toName="image"><Label value="Dog"/></Labels></View>'
     )
     geometry = {"x": 10, "y": 20, "width": 30, "height": 40, "rotation": 0}
+    labelled = geometry | {"labels": ["Dog"]}
     both = [
         {"id": "a", "from_name": "box", "to_name": "image", "type": "rectangle", "value": geometry},
         {
