@@ -6,7 +6,7 @@ import functools
 import logging
 from dataclasses import dataclass
 
-from backend.labelling import Labelling, LabelMap, match_labels, parse_config, task_images
+from backend.labelling import Labelling, LabelMap, match_labels, parse_config, task_images, with_own_labels
 from worker.contract import ImageRef, Model, Plan
 from worker.errors import LabellingError
 
@@ -40,12 +40,18 @@ class Reading:
 
 @functools.lru_cache(maxsize=256)
 def read_config(label_config: str, model: Model, unmatched: str) -> Reading:
-    """Read a labelling config for a model; its notes go to the log once. Never raises LabellingError."""
+    """Read a labelling config for a model; its notes go to the log once. Never raises LabellingError.
+
+    Where the last classes of the model are a project's own labels, these labels reach them.
+    """
     try:
         labelling = parse_config(label_config)
     except LabellingError as error:
         labelling = Labelling(problems=(str(error),))
-    mapping = match_labels(labelling, model.classes, unmatched)
+    first = len(model.classes) - model.own
+    mapping = match_labels(labelling, model.classes[:first], unmatched)
+    if model.own:
+        mapping = with_own_labels(mapping, labelling, model.classes[first:], first)
     reading = Reading(labelling, mapping, _plan(label_config, labelling, mapping))
     for note in reading.notes:
         log.warning("labelling config: %s", note)

@@ -266,10 +266,12 @@ class Model(_Record):
     network: str
     classes: tuple[str, ...]
     """The network's class names by index."""
+    own: int = 0
+    """How many of them, the last ones, are labels of one project's own: see `Head`."""
 
     @classmethod
     def _read(cls, data: dict[str, Any]) -> dict[str, Any]:
-        return data | {"classes": tuple(str(name) for name in data["classes"])}
+        return data | {"classes": tuple(str(name) for name in data["classes"]), "own": int(data.get("own", 0))}
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,8 @@ class Localizer:
     @property
     def model(self) -> Model:
         """What a worker announces."""
-        return Model(version=self.version, network=self.network.name, classes=self.network.classes)
+        network = self.network
+        return Model(version=self.version, network=network.name, classes=network.classes, own=network.own)
 
     def localize(
         self,

@@ -2,6 +2,7 @@
 
 from backend.labelling.config import Control, Image, Label, Labelling, SmartTag, parse_config
 from backend.labelling.matching import ONLY_LABEL, SKIP, LabelMap, Target, match_labels
+from backend.labelling.own import with_own_labels
 from backend.labelling.tasks import task_images
 
 __all__ = [
@@ -17,4 +18,5 @@ __all__ = [
     "match_labels",
     "parse_config",
     "task_images",
+    "with_own_labels",
 ]

@@ -87,6 +87,8 @@ class Network:
     weights_digest: str
     """Hex SHA-256 of the weights file: same content, same digest, wherever it lies."""
     entry: NetworkEntry
+    own: int = 0
+    """How many classes, the last ones, are labels of one project's own: see `worker.heads`."""
 
     @property
     def layers(self) -> tuple[str, ...]:
