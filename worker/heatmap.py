@@ -29,8 +29,9 @@ def heat(maps: Mapping[str, Tensor], parameters: Parameters) -> Tensor:
 
 def prepare(maps: Mapping[str, Tensor], parameters: Parameters) -> list[Tensor]:
     """Every source resampled, smoothed and normalised, not yet masked: (R, grid, grid) each."""
+    parts = [of_part(maps[s.name].float(), s.part) for s in parameters.sources]
     return [
-        normalise(smooth(_part(maps[s.name].float(), s.part), parameters.grid, s.sigma)) for s in parameters.sources
+        normalise(smooth(part, parameters.grid, s.sigma)) for part, s in zip(parts, parameters.sources, strict=True)
     ]
 
 
@@ -89,7 +90,8 @@ def border_mask(grid: int, border: float, kind: str) -> Tensor:
     raise ValueError(f"border_kind is {kind!r}: it must be soft, hard or none")
 
 
-def _part(maps: Tensor, part: str) -> Tensor:
+def of_part(maps: Tensor, part: str) -> Tensor:
+    """What a source keeps of its contributions: the positive ones, or the magnitude of all. Raises ValueError."""
     if part == "positive":
         return maps.clamp_min(0.0)
     if part == "absolute":

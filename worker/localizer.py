@@ -142,7 +142,7 @@ class Localizer:
         self, images: Sequence[Picture], allowed: Sequence[Allowed], max_boxes: int, min_score: float
     ) -> Iterator[View]:
         inputs = torch.stack([to_tensor(image, self.network.preprocessing) for image in images])
-        attribution = self._attribute(inputs, self._choose(allowed, several=max_boxes > 1))
+        attribution = self.attribute(inputs, allowed, several=max_boxes > 1)
         sources = prepare(named_maps(attribution), self.parameters)
         heats = combine(sources, self.parameters).cpu().numpy()
         rows, targets = attribution.rows.tolist(), attribution.targets.tolist()
@@ -170,6 +170,11 @@ class Localizer:
                 guided=attribution.guided[first].float().sum(0).cpu().numpy(),
                 heat=heats[first],
             )
+
+    def attribute(self, inputs: Tensor, allowed: Sequence[Allowed], *, several: bool = False) -> Attribution:
+        """The maps of images (N, 3, H, W) as the network takes them: of the best class that competes in each, and
+        with `several` of those that come close to it, best first."""
+        return self._attribute(inputs, self._choose(allowed, several=several))
 
     def _choose(self, allowed: Sequence[Allowed], *, several: bool) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         """The engine's callback: which classes of which images are mapped back."""

@@ -1,0 +1,32 @@
+"""What can be learned from photos with known boxes: the weights of the box and of its score.
+
+photos ──network, once──► Maps ──parameters──► Study ──► regression, calibration
+                                                 └──► figures of photos that had no part in it
+"""
+
+from __future__ import annotations
+
+from worker.learning.calibration import fit_calibration, held_out_calibration, score_signs
+from worker.learning.figures import centred, overlaps, reliability
+from worker.learning.goals import Goals, likeliest
+from worker.learning.maps import Maps, map_photos
+from worker.learning.refiner import fit_regression
+from worker.learning.study import Study, study
+from worker.learning.validation import cross_validate
+
+__all__ = [
+    "Goals",
+    "Maps",
+    "Study",
+    "centred",
+    "cross_validate",
+    "fit_calibration",
+    "fit_regression",
+    "held_out_calibration",
+    "likeliest",
+    "map_photos",
+    "overlaps",
+    "reliability",
+    "score_signs",
+    "study",
+]
