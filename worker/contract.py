@@ -45,6 +45,7 @@ WORKERS_KEY = PREFIX + "workers"
 """Hash of each live worker's name → what it last said about itself, as JSON."""
 
 Box = tuple[float, float, float, float]
+_IGNORED = "".join(map(chr, range(33)))
 
 
 def model_key(version: str) -> str:
@@ -88,12 +89,18 @@ def digest(value: object, length: int = 12) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
+def is_data_uri(address: str) -> bool:
+    """Whether an address holds its image itself. As for browsers, spaces and control characters before it do not
+    count."""
+    return address.lstrip(_IGNORED)[:5].lower() == "data:"
+
+
 def embedded_address(project: int, task: int, uri: str) -> str:
     """The address of an image that a task's data hold as a `data:` URI: the task on Label Studio, and which one.
 
     Jobs carry this instead of the URI, since no image bytes belong into Redis. Any other address is its own.
     """
-    return f"/api/tasks?project={project}&id={task}#{digest(uri, 32)}" if uri[:5].lower() == "data:" else uri
+    return f"/api/tasks?project={project}&id={task}#{digest(uri, 32)}" if is_data_uri(uri) else uri
 
 
 def strings(data: object) -> Iterator[str]:

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping
 from typing import TypeGuard
 
 from backend.labelling.config import Image, Labelling
-from worker.contract import ImageRef
+from worker.contract import ImageRef, is_data_uri
 
 MAX_PAGES = 512
 """Most pictures of one task that are looked at."""
+MAX_ADDRESS = 16_384
+"""Longest address of a picture, in characters: jobs carry it. `data:` URIs may be of any length, jobs do not."""
 _STEP = re.compile(r"[^.\[\]]+")
 _VARIABLE = re.compile(r"\$([A-Za-z_][\w.\[\]-]*)")
 
@@ -37,6 +39,8 @@ def _addresses(image: Image, data: object) -> Iterator[ImageRef]:
 def _usable(address: object) -> TypeGuard[str]:
     """Whether this can be an address: a string with something in it that UTF-8 can carry."""
     if not isinstance(address, str) or not address.strip():
+        return False
+    if len(address) > MAX_ADDRESS and not is_data_uri(address):
         return False
     try:
         address.encode()

@@ -154,6 +154,7 @@ def test_pages_are_counted_from_zero() -> None:
         ("$image", {"image": None}, []),
         ("$image", {"image": " "}, []),
         ("$image", {"image": "\ud800"}, []),
+        ("$image", {"image": "http://h/" + "a" * 20_000}, []),
         ("$image", ["no", "mapping"], []),
         ("$image", None, []),
     ],

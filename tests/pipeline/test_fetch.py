@@ -270,7 +270,8 @@ def test_data_uris() -> None:
     policy = FetchPolicy(max_bytes=100)
     coded = base64.b64encode(PICTURE).decode()
     assert fetch(f"data:image/png;base64,{coded}", policy) == PICTURE
-    assert fetch("data:,a%20b", policy) == b"a b"
+    assert fetch("data:,a%20b", policy) == fetch("\x00 DATA:,a%20b", policy) == b"a b"
+    assert embedded_address(1, 2, "\x00 DATA:,a%20b").startswith("/api/tasks")  # jobs carry no image bytes
     for bad in ("data:image/png;base64", "data:image/png;base64,!!!", "data:image/png;base64,A"):
         with pytest.raises(ImageFetchError):
             fetch(bad, policy)
@@ -338,7 +339,10 @@ def test_other_schemes_are_refused(url: str) -> None:
         fetch(url, FetchPolicy(hosts=("*",)))
 
 
-@pytest.mark.parametrize("url", ["http://", "http://[::1", "http://exa mple/", "https://:80/", "http://a:99999/x"])
+@pytest.mark.parametrize(
+    "url",
+    ["http://", "http://[::1", "http://exa mple/", "https://:80/", "http://a:99999/x", "//[", "da\nta:,x", "http://\ud800/"],
+)  # fmt: skip
 def test_malformed_addresses(url: str) -> None:
     with pytest.raises(ImageError):
         fetch(url, FetchPolicy(hosts=("*",)))
@@ -351,7 +355,10 @@ def test_messages_hold_no_secrets(server: Server) -> None:
     assert "pa55" not in str(caught.value)
     assert "abc" not in str(caught.value)
     assert "secret" not in repr(FetchPolicy(headers=secret))
-    assert printable("data:image/png;base64,AAAA") == "data: URI"
+    assert {printable(uri) for uri in ("data:image/png;base64,AAAA", " data:,secret", "da\tta:,secret")} == {
+        "data: URI"
+    }
+    assert "secret" not in printable("http://[secret/")
 
 
 def test_tls_asks_for_the_name_although_it_connects_to_an_address(monkeypatch: pytest.MonkeyPatch) -> None:

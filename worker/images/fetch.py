@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, unquote, unquote_to_bytes, urlencode, urlspli
 
 import httpx
 
-from worker.contract import digest, strings
+from worker.contract import digest, is_data_uri, strings
 from worker.errors import ImageError, ImageFetchError, ImageRefusedError
 from worker.images.addresses import checked_addresses, origin
 
@@ -66,12 +66,18 @@ def fetch(url: str, policy: FetchPolicy) -> bytes:
     `retryable` tells whether another try may help.
     """
     try:
-        scheme = urlsplit(url).scheme.lower() if not url.startswith("/") else ""
-    except ValueError:
+        return _by_scheme(url, policy)
+    except (ValueError, httpx.InvalidURL):  # whichever part of it could not be read
         raise _final("an image's address is not valid: check the task's data") from None
+
+
+def _by_scheme(url: str, policy: FetchPolicy) -> bytes:
+    scheme = urlsplit(url).scheme.lower() if not url.startswith("/") else ""
     match scheme:
-        case "data":
+        case "data" if is_data_uri(url):
             return _inline(url, policy)
+        case "data":  # with a line break in its scheme: what did not know it as one may have passed it on
+            raise ValueError(scheme)
         case "http" | "https":
             return _download(url, policy)
         case "file":
@@ -86,9 +92,12 @@ def fetch(url: str, policy: FetchPolicy) -> bytes:
 
 def printable(url: str) -> str:
     """An address for messages: without user, password, query and fragment, which may hold secrets."""
-    if url[:5].lower() == "data:":
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "an address that is not valid"
+    if parts.scheme == "data":
         return "data: URI"
-    parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     path = parts.path if len(parts.path) <= 200 else parts.path[:200] + "…"
     shown = parse_qs(parts.query).get("d", [""])[0] if parts.path.startswith(_LOCAL_FILES) else ""
@@ -188,7 +197,7 @@ def _embedded(task: Mapping[str, list[str]], wanted: str, policy: FetchPolicy) -
     except (ValueError, TypeError, KeyError):
         raise _final(f"{_TASKS} does not answer with tasks: check LABEL_STUDIO_URL") from None
     for text in strings(data):
-        if text[:5].lower() == "data:" and digest(text, 32) == wanted:
+        if is_data_uri(text) and digest(text, 32) == wanted:
             return _inline(text, policy)
     raise _final("the image is no longer in the task's data: ask for its prediction again")
 
