@@ -148,9 +148,13 @@ class Predictor:
 
     def enqueue(self, project: int, tasks: Sequence[object], label_config: object) -> int:
         """Have tasks predicted in the background; returns how many. Raises QueueError."""
-        requests = self._requests(project, tasks, self.read(label_config), self.model())
-        self._submit(list(requests.values()), wait=False)
+        requests = self.requests(project, tasks, label_config)
+        self._submit(requests, wait=False)
         return len(requests)
+
+    def requests(self, project: int, tasks: Sequence[object], label_config: object) -> list[Request]:
+        """What workers would be asked for the tasks that have an id and a picture. Raises QueueError."""
+        return list(self._requests(project, tasks, self.read(label_config), self.model()).values())
 
     def forget(self, project: int, tasks: Iterable[int]) -> int:
         """These tasks are gone: their jobs leave the queue. Returns how many. Raises QueueError."""

@@ -146,7 +146,7 @@ def test_rectangles_with_labels_beside_them() -> None:
             "from_name": "lab",
             "to_name": "image",
             "type": "labels",
-            "value": geometry | {"labels": ["Dog"]},
+            "value": labelled,
         },
         {"id": "b", "from_name": "box", "to_name": "image", "type": "rectangle", "value": geometry},
     ]
