@@ -240,7 +240,7 @@ class Jobs:
         *answers, (seconds, micros) = pipe.execute()
         found = {}
         for job, rows in zip(jobs, answers, strict=True):
-            if (result := _result(job, rows, self.client)) is not None:
+            if (result := read_outcome(job, rows, self.client)) is not None:
                 found[job] = (result, seconds + micros / 1e6 - int(rows[0][0].split(b"-")[0]) / 1000)
         return found
 
@@ -255,14 +255,14 @@ class Jobs:
                 news: Any = self.client.xread(dict.fromkeys(streams, "0-0"), block=block)
                 for key, rows in news or []:
                     job = streams.pop(key.decode())
-                    if (result := _result(job, rows[-1:], self.client)) is not None:
+                    if (result := read_outcome(job, rows[-1:], self.client)) is not None:
                         results[job] = result
         finally:
             pipe = self.client.pipeline(transaction=False)
             for job in streams.values():
                 self._leave([waiting_key(job)], [job, waiter], client=pipe)
             for job, rows in zip(list(streams.values()), pipe.execute() if streams else [], strict=True):
-                if (result := _result(job, rows, self.client)) is not None:
+                if (result := read_outcome(job, rows, self.client)) is not None:
                     results[job] = result
         return results
 
@@ -291,7 +291,7 @@ def live_workers(client: redis.Redis) -> Workers:
     return Workers(len(about), sum(float(entry.get("rate", 0)) for entry in about.values()), about)
 
 
-def _result(job: str, rows: Any, client: redis.Redis) -> Result | None:
+def read_outcome(job: str, rows: Any, client: redis.Redis) -> Result | None:
     """The result in the last entry of a job's stream; None if there is none, or the job failed."""
     if not rows:
         return None
