@@ -19,10 +19,6 @@ from backend.settings import Settings
 from backend.studio import Studio
 from worker.errors import BoxliftError, QueueFullError
 
-MAX_BODY = 256 << 20
-"""Largest request, in bytes: 1,200 tasks that carry their pictures as data URIs fit."""
-
-
 After = Callable[[int, list[dict[str, Any]]], object]
 """Project and predictions that were just answered → what is done after the answer."""
 
@@ -35,7 +31,7 @@ def create_app(settings: Settings, jobs: Queue | None = None) -> Flask:
     """
     guard.check(settings)
     app = Flask("boxlift", static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_request_bytes
     predictor = Predictor(settings, jobs) if jobs is not None else Predictor.from_settings(settings)
     app.extensions["boxlift"] = predictor
     background = app.extensions["boxlift-background"] = Background()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import waitress
 from waitress.server import BaseWSGIServer, MultiSocketServer
 
-from backend.app import MAX_BODY, create_app
+from backend.app import create_app
 from backend.delivery import delivering
 from backend.settings import Settings
 from worker.errors import SettingsError
@@ -53,7 +53,7 @@ def serve(settings: Settings, *, deliver: bool = True) -> None:
     """Serve until SIGTERM or Ctrl-C. Raises SettingsError where the address cannot be bound."""
     from backend.logs import configure
 
-    configure(settings.log_level, settings.log_format)
+    configure(settings.log_level, settings.log_format, settings.secrets())
     app = create_app(settings)
     counted = Counted(app.wsgi_app)
     app.wsgi_app = counted  # type: ignore[method-assign]  # Flask's own way to wrap an application
@@ -77,7 +77,7 @@ def _bind(app: Flask, settings: Settings) -> BaseWSGIServer | MultiSocketServer:
             port=settings.port,
             threads=max(2, settings.threads),
             connection_limit=CONNECTIONS,
-            max_request_body_size=MAX_BODY,
+            max_request_body_size=settings.max_request_bytes,
             clear_untrusted_proxy_headers=True,
             ident="boxlift",
         )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote, urlsplit
 
 from worker.errors import SettingsError
 
@@ -28,6 +30,9 @@ class Settings:
     """Every setting of Boxlift; `metadata["env"]` names its environment variable (see README)."""
 
     redis_url: str = _setting("REDIS_URL", "redis://127.0.0.1:6379/0", "Redis that holds the queue", secret=True)
+    redis_password: str = _setting(
+        "REDIS_PASSWORD", "", "Redis's password, where REDIS_URL holds none", secret=True
+    )
     studio_url: str = _setting("LABEL_STUDIO_URL", "", "Label Studio's address, e.g. http://localhost:8080")
     studio_token: str = _setting(
         "LABEL_STUDIO_API_KEY", "", "access token for Label Studio (personal or legacy)", secret=True
@@ -41,6 +46,9 @@ class Settings:
         "",
         "value of the X-Boxlift-Secret header that webhooks must carry",
         secret=True,
+    )
+    max_request_bytes: int = _setting(
+        "BOXLIFT_MAX_REQUEST_BYTES", 256 << 20, "largest request; 1,200 tasks that carry their pictures fit"
     )
     network: str = _setting("BOXLIFT_NETWORK", "vgg16", "classifier that workers run")
     weights: str = _setting("BOXLIFT_WEIGHTS", "", "local state dict instead of the published weights")
@@ -103,14 +111,62 @@ class Settings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
-        """Read the environment. Raises SettingsError that names the variable and what it may be."""
+        """Read the environment; secrets also from the files that `<NAME>_FILE` names, as containers get them.
+
+        Raises SettingsError that names the variable and what it may be.
+        """
         values: dict[str, Any] = {}
         for item in fields(cls):
             env = item.metadata["env"]
             text = environ.get(env, "").strip()
+            if item.metadata["secret"]:
+                text = _from_file(env, text, environ.get(f"{env}_FILE", "").strip())
             if text:
                 values[item.name] = _parse(env, text, str(item.type), item.metadata["choices"])
+        if "redis_password" in values:
+            url = values.get("redis_url", cls.redis_url)
+            values["redis_url"] = _with_password(url, values["redis_password"])
         return cls(**values)
+
+    def secrets(self) -> tuple[str, ...]:
+        """What must never be shown: the secrets, and the passwords inside them."""
+        found = {self.studio_token, self.webhook_secret, self.redis_password, self.basic_auth}
+        found |= {self.basic_auth.partition(":")[2], b64encode(self.basic_auth.encode()).decode()}
+        try:
+            written = urlsplit(self.redis_url).password or ""
+        except ValueError:  # an address that cannot be read: all of it
+            written = self.redis_url
+        found |= {written, unquote(written)}
+        return tuple(secret for secret in found if secret)
+
+
+def _from_file(env: str, text: str, file: str) -> str:
+    """A secret out of its variable or out of the file that another one names."""
+    if not file:
+        return text
+    if text:
+        raise SettingsError(f"{env} and {env}_FILE are both set: unset one of them")
+    try:
+        found = Path(file).expanduser().read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise SettingsError(f"{env}_FILE is {file!r}, which cannot be read ({reason}): check it") from None
+    if not found:
+        raise SettingsError(f"{env}_FILE is {file!r}, which is empty: put the secret into it")
+    return found
+
+
+def _with_password(url: str, password: str) -> str:
+    try:
+        parts = urlsplit(url)
+        known = parts.password
+    except ValueError:
+        raise SettingsError("REDIS_URL cannot be read: write redis://HOST:PORT/0") from None
+    if known:
+        raise SettingsError("REDIS_URL holds a password and REDIS_PASSWORD is set as well: leave one of them out")
+    user, at, host = parts.netloc.rpartition("@")
+    login = f"{user.rstrip(':') if at else ''}:{quote(password, safe='')}"
+    return parts._replace(netloc=f"{login}@{host}").geturl()
 
 
 def _parse(env: str, text: str, kind: str, choices: tuple[str, ...]) -> object:

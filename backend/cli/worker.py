@@ -76,7 +76,7 @@ def command(
     settings = replace(
         settings, network=network or settings.network, weights=str(weights) if weights else settings.weights
     )
-    configure(settings.log_level, settings.log_format)
+    configure(settings.log_level, settings.log_format, settings.secrets())
     devices = [part.strip() for part in (device or settings.device).split(",") if part.strip()]
     children = [
         Start(
@@ -105,7 +105,7 @@ def run_child(start: Start, reports: Connection) -> None:
     from worker.main import run_worker
 
     settings = start.settings
-    configure(settings.log_level, settings.log_format)
+    configure(settings.log_level, settings.log_format, settings.secrets())
     try:
         localizer = load(start)
         policy = fetch_policy(settings)
