@@ -12,6 +12,23 @@ from worker.errors import ImageFetchError, ImageRefusedError
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_ISATAP = {b"\x00\x00\x5e\xfe", b"\x02\x00\x5e\xfe"}
+"""Bytes 8 to 11 of an IPv6 address that ends in an IPv4 address (RFC 5214, 6.1)."""
+_NOT_PUBLIC = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        "168.63.129.16/32",  # Azure's metadata and health, from an address that looks public
+        "192.0.0.0/24",  # protocol assignments, some of them global: clouds keep metadata at .192
+        "192.88.99.0/24",  # relays of 6to4
+        "64:ff9b:1::/48",  # NAT64 of a site (RFC 8215)
+        "100::/64",  # discarded
+        "2001::/23",  # protocol assignments, Teredo among them
+        "2001:db8::/32",  # documents
+        "3fff::/20",  # documents
+        "5f00::/16",  # segment routing
+    )
+)
+"""Not of the public internet, whatever the `ipaddress` of this Python's version knows."""
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -32,8 +49,12 @@ def is_public(address: str) -> bool:
             inner = ipaddress.IPv4Address(parsed.packed[-4:])
         if inner is not None:
             return is_public(str(inner))
+        if parsed.packed[8:12] in _ISATAP and not is_public(str(ipaddress.IPv4Address(parsed.packed[-4:]))):
+            return False
         if parsed.is_site_local:
             return False
+    if any(parsed in network for network in _NOT_PUBLIC if network.version == parsed.version):
+        return False
     return parsed.is_global and not (parsed.is_multicast or parsed.is_reserved or parsed.is_unspecified)
 
 
