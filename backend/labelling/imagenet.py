@@ -36,6 +36,8 @@ class Taxonomy:
     """Lemmas with several meanings here, by key: the most frequent meaning first."""
     plurals: Mapping[str, str]
     """Irregular plurals by key → singular."""
+    also: Mapping[str, tuple[str, ...]]
+    """Meanings that people's word for a synset takes in as well, though WordNet has them elsewhere."""
 
     @functools.cached_property
     def meanings(self) -> Mapping[str, tuple[str, ...]]:
@@ -112,4 +114,5 @@ def taxonomy() -> Taxonomy:
         synsets={wnid: Synset(tuple(lemmas), tuple(up)) for wnid, (lemmas, up) in table["synsets"].items()},
         senses={key(lemma): tuple(wnids) for lemma, wnids in table["senses"].items()},
         plurals={key(plural): single for plural, single in table["plurals"].items()},
+        also={wnid: tuple(others) for wnid, others in table["also"].items()},
     )

@@ -5,8 +5,8 @@ takes those that are called like it, and those that are a kind of what it is cal
 meanings that classes are a kind of, the one with most classes counts ("Car" is the motor car, not the railway car).
 
 A class goes to one label of its Image tag: the most specific one, that is, the one fewest steps above it by the
-longest way up. At equal distance `predicted_values` come before names, names before synonyms, and earlier labels
-before later ones.
+longest way up. At equal distance `predicted_values` come before names, names before synonyms, these before what a
+word takes in beyond WordNet (wild dogs are dogs), and earlier labels before later ones.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _rest(controls: Sequence[Control], unmatched: str) -> Target | None:
 
 Rank = tuple[int, int]
 """Steps from the class up to the label's meaning, then how it was named: smaller is more specific."""
-_LISTED, _NAME, _SYNONYM = range(3)
+_LISTED, _NAME, _SYNONYM, _WIDER = range(4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,6 +171,8 @@ class _Reach:
                 yield from ((index, (0, _SYNONYM)) for index in reached)
             elif reached:
                 above.append(reached)
+            for other in self.table.also.get(wnid, ()):
+                yield from ((index, (steps, _WIDER)) for index, steps in self.below.get(other, {}).items())
         if above:
             widest = max(above, key=len)  # the first, thus most frequent, meaning among equals
             yield from ((index, (steps, _SYNONYM)) for index, steps in widest.items())

@@ -15,6 +15,7 @@ from backend.labelling.imagenet import taxonomy
 NAMES = taxonomy().names
 DOGS = range(151, 269)
 """Indices of ImageNet's breeds of domestic dog: they stand together."""
+WILD_DOGS = (273, 274, 275)
 
 
 def config(*labels: str, control: str = "") -> str:
@@ -65,7 +66,19 @@ def test_what_one_label_takes(label: str, classes: list[str]) -> None:
 
 
 def test_dog_covers_the_breeds() -> None:
-    assert match("Dog").labels["Dog"] == tuple(DOGS)
+    # WordNet's 118 domestic breeds, and the three wild dogs that ILSVRC's and Stanford Dogs' 120 breeds take in.
+    assert [NAMES[index] for index in WILD_DOGS] == ["dingo", "dhole", "African hunting dog"]
+    assert match("Dog").labels["Dog"] == (*DOGS, *WILD_DOGS)
+    assert len(set(match("dogs").labels["dogs"]) - {NAMES.index("dalmatian")}) == 120
+
+
+def test_wild_dogs_are_dogs_but_rather_what_is_more_specific() -> None:
+    labels = match("Canine", "Dog", "Wolf", "Dingo", "Domestic animal").labels
+    assert labels["Dog"] == (*DOGS, *(index for index in WILD_DOGS if NAMES[index] != "dingo"))
+    assert labels["Dingo"] == (NAMES.index("dingo"),)
+    assert NAMES.index("red fox") in labels["Canine"]
+    assert match("Dog", "Wild dog").labels["Wild dog"] == WILD_DOGS
+    assert not set(match("Domestic animal").labels["Domestic animal"]) & set(WILD_DOGS)
 
 
 def test_vehicle_covers_cars_and_trucks() -> None:
@@ -78,7 +91,7 @@ def test_the_most_specific_label_wins_whatever_the_order() -> None:
     for labels in (("Animal", "Dog", "Pug"), ("Pug", "Dog", "Animal")):
         found = match(*labels).labels
         assert found["Pug"] == (254,)
-        assert set(found["Dog"]) == set(DOGS) - {254}
+        assert set(found["Dog"]) == {*DOGS, *WILD_DOGS} - {254}
         assert {281, 0, 340} <= set(found["Animal"])
         taken = [index for classes in found.values() for index in classes]
         assert len(taken) == len(set(taken))
@@ -142,7 +155,7 @@ def test_the_command_prints_the_whole_mapping(tmp_path: Path) -> None:
     assert done.exit_code == 0
     printed = json.loads(done.stdout)
     assert printed["labels"]["Pug"] == [254]
-    assert printed["labels"]["Dog"] == [index for index in DOGS if index != 254]
+    assert printed["labels"]["Dog"] == [index for index in (*DOGS, *WILD_DOGS) if index != 254]
     assert printed["unreachable"] == ["Unicorn"]
     assert set(printed) == {"labels", "unreachable"}
     shown = CliRunner().invoke(command, ["--config", str(file)])
