@@ -6,11 +6,15 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from worker.contract import INTERACTIVE, Plan, Request
 from worker.errors import ImageError
 from worker.jobs import Loaded
 from worker.ledger import Held
+
+if TYPE_CHECKING:
+    from worker.jobs import Localizer
 
 
 @dataclass(eq=False, slots=True)
@@ -20,6 +24,8 @@ class Task:
     held: Held
     request: Request
     plan: Plan
+    localizer: Localizer
+    """Who looks at them: the worker's own, or that of the project's tuning."""
     loading: list[Future[Loaded]]
     since: float = field(default_factory=time.monotonic)
 
@@ -41,7 +47,7 @@ class Task:
     @property
     def kind(self) -> tuple[object, ...]:
         """Tasks of one kind can go through the network in one call."""
-        return self.held.queue, self.plan.max_boxes, self.plan.min_score
+        return self.held.queue, self.plan.max_boxes, self.plan.min_score, id(self.localizer)
 
     def loaded(self) -> list[Loaded]:
         """The images; waits for those that are still being loaded."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import tenacity
 
-from worker.contract import Detection, ImageRef, ImageResult, Model, Plan, Request, Result
+from worker.contract import Detection, ImageRef, ImageResult, Model, Plan, Request, Result, Tuning
 from worker.errors import ImageError, ImageFetchError, QueueError
 from worker.images import FetchPolicy, ImageLimits, Photo, decode, fetch
 from worker.images.fetch import printable
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
             max_boxes: int = 1,
             min_score: float = 0.0,
         ) -> list[list[Detection]]: ...
+
+        def tuned(self, tuning: Tuning) -> Localizer: ...
 
 
 Loaded = Photo | ImageError
@@ -70,11 +72,14 @@ class Bench:
         loaded: Sequence[Sequence[Loaded]],
         *,
         at_once: int = 8,
+        localizer: Localizer | None = None,
     ) -> list[Result]:
         """Results of several requests whose images are loaded, `at_once` images through the network together.
 
-        All plans must agree on `max_boxes` and `min_score`; their classes may differ.
+        All plans must agree on `max_boxes` and `min_score`; their classes may differ. `localizer` is the one of
+        the project's own tuning, which all of them must share, instead of the worker's.
         """
+        localizer = localizer or self.localizer
         photos = [
             (cut(image, ref.region), plan.classes_for(ref))
             for request, plan, images in zip(requests, plans, loaded, strict=True)
@@ -85,14 +90,14 @@ class Bench:
         found = (
             detections
             for part in parts
-            for detections in self.localizer.localize(
+            for detections in localizer.localize(
                 [photo for photo, _ in part],
                 classes=[classes for _, classes in part],
                 max_boxes=plans[0].max_boxes,
                 min_score=plans[0].min_score,
             )
         )
-        version = self.localizer.model.version
+        version = localizer.model.version
         return [
             Result(
                 project=request.project,
@@ -115,13 +120,15 @@ class Bench:
         ]
 
 
-_installed: tuple[Bench, Callable[[str], Plan]] | None = None
+Opened = Callable[[Request], tuple[Plan, "Localizer"]]
+"""Finds a request's plan, and the localizer that it wants."""
+_installed: tuple[Bench, Opened] | None = None
 
 
-def install(bench: Bench, plan: Callable[[str], Plan]) -> None:
-    """What `localize` uses in this process; `plan` finds a plan by its digest."""
+def install(bench: Bench, opened: Opened) -> None:
+    """What `localize` uses in this process."""
     global _installed
-    _installed = bench, plan
+    _installed = bench, opened
 
 
 def localize(request: dict[str, Any]) -> dict[str, Any]:
@@ -131,7 +138,8 @@ def localize(request: dict[str, Any]) -> dict[str, Any]:
     """
     if _installed is None:
         raise QueueError("this process has no network loaded: start `boxlift worker`, not `rq worker`")
-    bench, plan = _installed
+    bench, opened = _installed
     asked = Request.from_dict(request)
+    plan, localizer = opened(asked)
     loaded = [bench.load(ref) for ref in asked.images]
-    return bench.localize([asked], [plan(asked.plan)], [loaded])[0].to_dict()
+    return bench.localize([asked], [plan], [loaded], localizer=localizer)[0].to_dict()

@@ -68,7 +68,7 @@ class BatchWorker:
         self._burst = burst
         self._size = BatchSize(batch, batch_seconds)
         self._ledger = Ledger(client, name, QUEUES, lease=lease)
-        self._plans = Plans(client, bench.localizer.model)
+        self._plans = Plans(client, bench.localizer)
         self._stats = Stats(client)
         self._watchdog = Watchdog()
         self._loaders = ThreadPoolExecutor(loaders, thread_name_prefix="load")
@@ -90,7 +90,7 @@ class BatchWorker:
 
     def work(self) -> int:
         """Run jobs until `stop`, or with `burst` until both queues are empty. Returns how many were finished."""
-        jobs.install(self._bench, self._plans.get)
+        jobs.install(self._bench, self._plans.open)
         self._calmly(lambda: self._registration.enter(self._describe()))
         self._keeper.start()
         janitor = threading.Thread(target=self._janitor.run, args=(self._stop,), name="janitor", daemon=True)
@@ -146,12 +146,12 @@ class BatchWorker:
     def _open(self, held: Held) -> None:
         try:
             request = held.request()
-            plan = self._calmly(lambda: self._plans.plan(request))
+            plan, localizer = self._calmly(lambda: self._plans.open(request))
         except BoxliftError as error:
             self._fail(held, str(error), again=False)
             return
         loading: list[Future[jobs.Loaded]] = [self._loaders.submit(self._bench.load, ref) for ref in request.images]
-        self._tasks.append(Task(held, request, plan, loading))
+        self._tasks.append(Task(held, request, plan, localizer, loading))
 
     def _run(self, batch: list[Task]) -> None:
         self._watch(batch)
@@ -175,6 +175,7 @@ class BatchWorker:
                 [task.plan for task in batch],
                 [task.loaded() for task in batch],
                 at_once=self._size.size,
+                localizer=batch[0].localizer,
             )
         except Exception as error:  # noqa: BLE001 - whatever it is, it concerns one job of the batch and no other
             self._rescue(batch, error, images)

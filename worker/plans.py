@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import redis
 
 from worker.contract import Model, Plan, Request, model_key, plan_key
 from worker.errors import ContractError, QueueError
+from worker.tunings import Tunings
+
+if TYPE_CHECKING:
+    from worker.jobs import Localizer
 
 _MOST = 1000
 
 
 class Plans:
-    """Digest → plan, as this worker's model has to read it."""
+    """Digest → plan, as this worker's model, or a project's own, has to read it."""
 
-    def __init__(self, client: redis.Redis, model: Model) -> None:
+    def __init__(self, client: redis.Redis, localizer: Localizer) -> None:
         self._client = client
-        self._model = model
+        self._tunings = Tunings(client, localizer)
         self._plans: dict[str, Plan] = {}
-        self._readable = {model.version}
+        self._readable: set[tuple[str, str]] = set()
 
-    def plan(self, request: Request) -> Plan:
-        """The plan of a request. Raises QueueError where it is gone, ContractError where its class indices are
-        those of a model with other classes than this worker's."""
+    def open(self, request: Request) -> tuple[Plan, Localizer]:
+        """The plan of a request, and who is to look at its images. Raises QueueError where the plan is gone,
+        ContractError where its class indices are those of a model with other classes."""
         plan = self.get(request.plan)
-        by_index = plan.classes is not None or plan.classes_of is not None
-        if by_index and request.model_version not in self._readable:
-            self._check(request)
-        return plan
+        localizer = self._tunings.localizer(plan.tuning)
+        if plan.classes is not None or plan.classes_of is not None:
+            self._check(request, localizer.model)
+        return plan, localizer
 
     def get(self, digest: str) -> Plan:
         """A plan by its digest. Raises QueueError where it is gone."""
@@ -41,12 +46,15 @@ class Plans:
             self._plans[digest] = Plan.from_dict(json.loads(text))
         return self._plans[digest]
 
-    def _check(self, request: Request) -> None:
+    def _check(self, request: Request, model: Model) -> None:
+        pair = request.model_version, model.version
+        if pair[0] == pair[1] or pair in self._readable:
+            return
         text = self._client.get(model_key(request.model_version))
         other = Model.from_dict(json.loads(text)) if text else None
-        if other is None or other.classes != self._model.classes:
+        if other is None or other.classes != model.classes:
             raise ContractError(
                 f"task {request.task} was asked for {request.model_version}, whose classes are not those of this "
-                f"worker's {self._model.version}: ask for its predictions again"
+                f"worker's {model.version}: ask for its predictions again"
             )
-        self._readable.add(request.model_version)
+        self._readable.add(pair)

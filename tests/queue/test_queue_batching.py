@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +24,7 @@ def task(
     tries: int = 1,
     boxes: int = 1,
     since: float = 0.0,
+    localizer: Any = None,
 ) -> Task:
     held = Held(queue, f"job-{number}", "e", tries, 2, 120.0, 0.0, 60, 60, b"", since)
     refs = tuple(ImageRef(f"{page}") for page in range(images))
@@ -33,7 +35,7 @@ def task(
             future.set_result(ImageDecodeError("no picture is needed here"))
         loading.append(future)
     plan = Plan("<View/>", max_boxes=boxes)
-    return Task(held, Request(1, number, "v", plan.digest, refs), plan, loading, since)
+    return Task(held, Request(1, number, "v", plan.digest, refs), plan, localizer, loading, since)
 
 
 def test_urgent_first_and_alone_with_its_kind() -> None:
@@ -53,6 +55,12 @@ def test_a_batch_waits_a_moment_to_be_full_and_no_longer() -> None:
     assert choose([here, coming], 8, at=10.0 + FILL * 2) == [here]
     assert choose([here, coming], 1, at=10.0) == [here]
     assert choose([here, task(3, boxes=2)], 8, at=10.0) == [here], "others of another kind never fill it"
+
+
+def test_projects_with_tunings_of_their_own_go_by_themselves() -> None:
+    mine, theirs = object(), object()
+    tasks = [task(1, localizer=mine), task(2, localizer=theirs), task(3, localizer=mine), task(4)]
+    assert choose(tasks, 8, at=1.0) == [tasks[0], tasks[2]]
 
 
 def test_a_task_with_many_pages_goes_by_itself() -> None:
