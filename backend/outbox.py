@@ -87,6 +87,13 @@ class Outbox:
         pipe.hlen(sending_key(project))
         return sum(pipe.execute())
 
+    def tasks(self, project: int) -> set[int]:
+        """The tasks of these results."""
+        pipe = self._client.pipeline(transaction=True)
+        pipe.hkeys(outbox_key(project))
+        pipe.hkeys(sending_key(project))
+        return {int(task) for keys in pipe.execute() for task in keys}
+
     @contextmanager
     def locked(self, project: int) -> Iterator[Callable[[], bool] | None]:
         """A call that prolongs the lock and says whether it is still ours; None where another sends already.

@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": "measure boxes against true ones",
     "labels": "show which classes each label of a labelling config takes",
     "localize": "find boxes in image files",
+    "preannotate": "draw boxes in a whole data set: a Label Studio project, or files",
     "serve": "run the Label Studio ML backend",
     "worker": "run a worker that takes tasks from the queue",
 }

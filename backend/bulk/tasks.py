@@ -1,0 +1,67 @@
+"""A project's tasks as the Data Manager lists them, also those of one of its tabs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import urlencode
+
+from worker.errors import StudioError
+
+PAGE = 500
+"""Tasks in one request."""
+_FIELDS = "id,data,predictions_model_versions,total_annotations,cancelled_annotations"
+
+
+class Api(Protocol):
+    """What this needs of `backend.studio.Studio`. May raise StudioError."""
+
+    def request(self, method: str, path: str, doing: str, body: object = None) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Row:
+    """One task in the list."""
+
+    id: int
+    data: Mapping[str, Any]
+    versions: frozenset[str]
+    """Of its stored predictions."""
+    annotated: bool
+    """Whether somebody has annotated or skipped it."""
+
+
+def view_number(studio: Api, project: int, view: str) -> int:
+    """The number of a Data Manager tab, by its number or title. Raises StudioError that lists those there are."""
+    found = studio.request("GET", f"api/dm/views?project={project}", f"tabs of project {project}")
+    titles = {int(item["id"]): str((item.get("data") or {}).get("title") or "") for item in found}
+    matching = [number for number, title in titles.items() if title == view]
+    if view.isdecimal() and int(view) in titles:
+        matching = [int(view)]
+    if len(matching) != 1:
+        there = ", ".join(f"{number} ({title})" for number, title in titles.items()) or "none"
+        which = "is the title of several tabs" if matching else "is none of its tabs"
+        raise StudioError(f"{view!r} {which} of project {project}: choose by number; there are {there}")
+    return matching[0]
+
+
+def list_tasks(studio: Api, project: int, view: int | None = None) -> Iterator[Row]:
+    """All tasks of a project, or those that a tab's filters let through, in its order."""
+    where = {"project": project} if view is None else {"view": view}
+    page, seen = 1, 0
+    while True:
+        asked = urlencode(where | {"page": page, "page_size": PAGE, "fields": "all", "include": _FIELDS})
+        answer = studio.request("GET", f"api/tasks?{asked}", f"tasks of project {project}")
+        for task in answer["tasks"]:
+            yield _row(task)
+        seen += len(answer["tasks"])
+        if not answer["tasks"] or seen >= answer["total"]:
+            return
+        page += 1
+
+
+def _row(task: Mapping[str, Any]) -> Row:
+    versions = (part.strip() for part in str(task.get("predictions_model_versions") or "").split(","))
+    annotations = (task.get("total_annotations") or 0) + (task.get("cancelled_annotations") or 0)
+    return Row(int(task["id"]), task.get("data") or {}, frozenset(filter(None, versions)), annotations > 0)
