@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from backend.cli.lazy import LazyGroup
 from worker.errors import BoxliftError
+
+# Threads of the network that spin while they wait take the processor from whoever they wait for: on a machine with
+# other work to do a batch took 3 to 10 times as long. OpenMP reads this when torch is loaded, so it is set here.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 COMMANDS = {
     "accept": "make annotations of confident predictions where nobody has worked",
