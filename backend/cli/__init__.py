@@ -26,6 +26,7 @@ COMMANDS = {
     "labels": "show which classes each label of a labelling config takes",
     "localize": "find boxes in image files",
     "preannotate": "draw boxes in a whole data set: a Label Studio project, or files",
+    "review": "what people made of a project's predictions",
     "serve": "run the Label Studio ML backend",
     "worker": "run a worker that takes tasks from the queue",
 }
