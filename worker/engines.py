@@ -33,13 +33,14 @@ def make_attributor(
     device: torch.device | str | None = None,
     reference: Tensor | float | str = "mean",
     chunk: int = 8,
+    like: Engine | None = None,
 ) -> Engine:
     """The engine of that name for a network.
 
     Where the network has a layer without a rule in Boxlift's table, captum takes over with one warning if it
     knows the layer. precision: None for the fastest one that keeps the boxes (float32 for captum).
     layers: module paths whose contributions are wanted too. device: None for where the network is.
-    reference, chunk: as for `Attributor`.
+    reference, chunk, like: as for `Attributor`; captum shares nothing.
     Raises SettingsError for an unknown engine, UnsupportedLayerError where no engine knows a layer.
     """
     if engine not in ENGINES:
@@ -54,6 +55,7 @@ def make_attributor(
                 device=device,
                 reference=reference,
                 chunk=chunk,
+                like=like if isinstance(like, Attributor) else None,
             )
         except UnsupportedLayerError as error:
             ours = error

@@ -54,6 +54,8 @@ class Attributor:
         chunk: most images, and most rows, in one pass; memory grows with it. More images than that cost a further
             forward pass, because the choice of classes sees all logits at once. Where a GPU runs out of memory it
             is halved for good, with a warning, and the work goes on.
+        like: another attributor, of a network with the same layers: those with the same weights are not prepared
+            and kept once more. The two then work one at a time.
 
     Raises:
         UnsupportedLayerError: a layer has no rule; names it.
@@ -71,6 +73,7 @@ class Attributor:
         device: torch.device | str | None = None,
         gradient: bool = False,
         chunk: int = 8,
+        like: Attributor | None = None,
     ) -> None:
         first = next(iter(module.parameters()), None)
         home = torch.device("cpu") if first is None else first.device
@@ -84,14 +87,14 @@ class Attributor:
         program = trace(module, self.input_size)
         self.layers = {name: _layer(program.names, program.shapes, name) for name in layers}
         self._keep = frozenset(self.layers.values())
-        self._plan = prepare(program, self.precision, self.device, self._keep)
+        self._plan = prepare(program, self.precision, self.device, self._keep, like._plan if like else None)
         self._blur = isinstance(reference, str) and reference == "blur"
         self._baseline = (
             None if self._blur else constant_reference(reference, self.input_size, self._outside, self.device)
         )
         self._cached: ReferencePass | None = None
-        self._workspace = Workspace()
-        self._busy = threading.Lock()
+        self._workspace = like._workspace if like else Workspace()
+        self._busy = like._busy if like else threading.Lock()
 
     def __call__(self, images: Tensor, choose: Choice) -> Attribution:
         """Maps for the chosen classes of the images.

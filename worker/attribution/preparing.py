@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from worker.attribution.sharing import shareable, unchanged
 from worker.attribution.tracing import Program, Step, convert
 from worker.rules.elementwise import Elementwise, ReLU
 from worker.rules.linear import Affine, Convolution, FullyConnected
@@ -19,6 +20,7 @@ from worker.rules.rectified_pooling import RectifiedMaxPool
 from worker.rules.structure import Addition, Concatenation
 
 _TILE_BYTES = 8 << 20
+_WEIGHTY = (Convolution, FullyConnected, Affine)
 
 
 @dataclass(frozen=True)
@@ -39,27 +41,55 @@ class Plan:
     """Output of a convolution → the nonlinear step before it, whose rule the convolution's way back applies."""
     overwriting: frozenset[int]
     """Outputs of nonlinear steps that may take the place of their inputs in memory."""
+    traced: Program
+    """As it was before anything was done."""
+    form: tuple[torch.dtype, torch.device]
+    """Number format and device of its parameters."""
 
 
-def prepare(program: Program, precision: torch.dtype, device: torch.device, keep: Collection[int]) -> Plan:
+def prepare(
+    program: Program,
+    precision: torch.dtype,
+    device: torch.device,
+    keep: Collection[int],
+    like: Plan | None = None,
+) -> Plan:
     """The program with its parameters in `precision` on `device`, and everything done that can be done once.
 
     Batch norms become part of the convolutions before them, ReLU and 2×2 max pooling one layer. The layer that
     yields the logits stays in float32, so that classes which bfloat16 could not tell apart keep their order.
-    `keep` names values that are asked for, so they must come about.
+    `keep` names values that are asked for, so they must come about. Layers that are the same as in `like` are taken
+    from there as they are, if number format, device and tile agree.
     """
+    traced = program
     program = dataclasses.replace(program, steps=fold_batch_norms(program, keep))
     program = dataclasses.replace(program, steps=join_pools(program, keep))
     tile = _tile(program, precision, device)
     wide = torch.promote_types(precision, torch.float32)
+    ready, same = _ready(traced, like, (precision, device), tile)
     steps = []
     for step in program.steps:
+        other = ready.get(step.output)
+        if other is not None and shareable(step, other, traced, same):
+            steps.append(other)
+            continue
         last = isinstance(step.layer, FullyConnected) and step.output == program.output
         steps.append(_placed(step, program, wide if last else precision, precision, device, tile))
     program = dataclasses.replace(program, steps=tuple(steps))
     cut, bridge = _cut(program, keep)
     body, head = program.steps[:cut], program.steps[cut:]
-    return Plan(program, body, head, bridge, tile, _fused(program, body, keep), _overwriting(program, keep))
+    fused, overwriting = _fused(program, body, keep), _overwriting(program, keep)
+    return Plan(program, body, head, bridge, tile, fused, overwriting, traced, (precision, device))
+
+
+def _ready(
+    traced: Program, like: Plan | None, form: tuple[torch.dtype, torch.device], tile: int
+) -> tuple[Mapping[int, Step], frozenset[int]]:
+    """The steps of `like` that have parameters, by output, and which outputs both networks make alike."""
+    if like is None or like.form != form or like.tile != tile:
+        return {}, frozenset()
+    weighty = {step.output: step for step in like.program.steps if isinstance(step.layer, _WEIGHTY)}
+    return weighty, unchanged(traced, like.traced)
 
 
 def _placed(
