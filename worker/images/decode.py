@@ -37,6 +37,8 @@ _TURNS = {
 }
 """EXIF orientation → the turn that makes the picture upright."""
 _ORIENTATION = 0x0112
+_STRIP = 1 << 22
+"""Pixels that are converted at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,8 @@ class ImageLimits:
     """Size of the file."""
     max_pixels: int = 120_000_000
     """Width × height. Pillow's own limit, 179 million, holds besides."""
+    max_side: int = 65_535
+    """Width, and height: the most that a JPEG can have."""
     detail: int = 896
     """Larger pictures are reduced while they are decoded, but never below this many pixels on either side:
     four times what networks look at."""
@@ -82,11 +86,7 @@ def decode(data: bytes, limits: ImageLimits = ImageLimits(), name: str = "image"
     as in browsers. Raises ImageDecodeError, naming `name`, if the file is no such picture, is cut off or
     damaged, or exceeds `limits`.
     """
-    if len(data) > limits.max_bytes:
-        raise ImageDecodeError(
-            f"{name} has {len(data):,} bytes, over the limit of {limits.max_bytes:,} (BOXLIFT_MAX_IMAGE_BYTES): "
-            "shrink it or raise the limit"
-        )
+    _check_bytes(data, limits, name)
     try:
         with warnings.catch_warnings():
             # Pillow warns of large pictures and of odd metadata; our own limit decides, not a warning.
@@ -100,18 +100,34 @@ def decode(data: bytes, limits: ImageLimits = ImageLimits(), name: str = "image"
         raise ImageDecodeError(f"{name} {_what_is(data, error)}") from None
 
 
+def _check_bytes(data: bytes, limits: ImageLimits, name: str) -> None:
+    if len(data) > limits.max_bytes:
+        raise ImageDecodeError(
+            f"{name} has {len(data):,} bytes, over the limit of {limits.max_bytes:,} (BOXLIFT_MAX_IMAGE_BYTES): "
+            "shrink it or raise the limit"
+        )
+
+
+def _check_size(width: int, height: int, limits: ImageLimits, name: str) -> None:
+    if width * height > limits.max_pixels:
+        raise ImageDecodeError(
+            f"{name} is {width} × {height}, over the limit of {limits.max_pixels:,} pixels "
+            "(BOXLIFT_MAX_IMAGE_PIXELS): shrink it or raise the limit"
+        )
+    if max(width, height) > limits.max_side:
+        raise ImageDecodeError(
+            f"{name} is {width} × {height}, longer than {limits.max_side:,} pixels: cut it into parts"
+        )
+
+
 def _decode(data: bytes, limits: ImageLimits, name: str) -> Photo:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         width, height = image.size
-        if width * height > limits.max_pixels:
-            raise ImageDecodeError(
-                f"{name} is {width} × {height}, over the limit of {limits.max_pixels:,} pixels "
-                "(BOXLIFT_MAX_IMAGE_PIXELS): shrink it or raise the limit"
-            )
+        _check_size(width, height, limits, name)
         turn = _TURNS.get(_orientation(image))
         image.draft("RGB", (limits.detail, limits.detail))  # JPEG: decodes fewer pixels; others: nothing
         image.load()
-        reduced = _reduce(_to_rgb(image), limits.detail)
+        reduced = _to_rgb(image, limits.detail)
     if turn is not None:
         reduced = reduced.transpose(turn)
         if turn in (
@@ -140,24 +156,47 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _reduce(image: Image.Image, detail: int) -> Image.Image:
-    factor = min(image.size) // detail
-    return image.reduce(factor) if factor > 1 else image
+def _to_rgb(image: Image.Image, detail: int | None = None) -> Image.Image:
+    """8-bit RGB, reduced where both sides stay above `detail`.
 
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
+    Strip by strip: whatever its mode, a picture costs what its decoder needs and little more.
+    """
+    width, height = image.size
+    factor = max(1, min(image.size) // detail) if detail else 1
+    if image.mode == "RGB" and not image.has_transparency_data:
+        if factor > 1:
+            return image.reduce(factor)
         return image.copy() if image.readonly else image
+    rows = max(1, _STRIP // width // factor) * factor
+    strips = [(0, top, width, min(top + rows, height)) for top in range(0, height, rows)]
+    shades = _shades(image, strips)
+    whole = Image.new("RGB", (-(-width // factor), -(-height // factor)))
+    for strip in strips:
+        part = _strip_to_rgb(image.crop(strip), shades)
+        whole.paste(part.reduce(factor) if factor > 1 else part, (0, strip[1] // factor))
+    return whole
+
+
+def _shades(image: Image.Image, strips: list[tuple[int, int, int, int]]) -> tuple[float, float]:
+    """What becomes black and what white in deep grey; of no meaning in other modes."""
+    if image.mode not in ("I", "F"):
+        return 0.0, 255.0
+    deep = (np.nan_to_num(np.asarray(image.crop(strip), dtype=np.float64)) for strip in strips)
+    lows, highs = zip(*((float(part.min()), float(part.max())) for part in deep), strict=True)
+    low, high = min(lows), max(highs)
+    if image.mode == "I" and low >= 0 and high < 1 << 16:
+        return 0.0, 65535.0  # 16 bits in a wider type
+    return low, high
+
+
+def _strip_to_rgb(image: Image.Image, shades: tuple[float, float]) -> Image.Image:
     if image.mode.startswith("I;16"):
         values = np.asarray(image, dtype=np.uint16)
         image = Image.fromarray((values >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):
+        low, high = shades
         deep = np.nan_to_num(np.asarray(image, dtype=np.float64))
-        low, high = float(deep.min()), float(deep.max())
-        if image.mode == "I" and low >= 0 and high < 1 << 16:
-            low, high = 0.0, 65535.0  # 16 bits in a wider type
-        scaled = (deep - low) * (255.0 / max(high - low, 1e-12))
-        image = Image.fromarray(scaled.astype(np.uint8))
+        image = Image.fromarray(((deep - low) * (255.0 / max(high - low, 1e-12))).astype(np.uint8))
     if image.has_transparency_data:
         above = image.convert("RGBA")
         below = Image.new("RGBA", above.size, (*BACKGROUND, 255))

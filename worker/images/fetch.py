@@ -24,6 +24,9 @@ Headers = Callable[[str], Mapping[str, str]]
 """Address → the headers that open it."""
 
 _RETRY_LATER = {408, 425, 429}
+_ENCODINGS = {"identity", "gzip", "x-gzip", "deflate"}
+"""None was asked for. These inflate what is read at once, 64 KiB, to 64 MiB at most; others, or several, know no
+such bound."""
 _LOCAL_FILES = "/data/local-files/"
 _TASKS = "/api/tasks"
 
@@ -67,7 +70,7 @@ def fetch(url: str, policy: FetchPolicy) -> bytes:
     """
     try:
         return _by_scheme(url, policy)
-    except (ValueError, httpx.InvalidURL):  # whichever part of it could not be read
+    except (ValueError, LookupError, httpx.InvalidURL):  # whichever part of it is missing or cannot be read
         raise _final("an image's address is not valid: check the task's data") from None
 
 
@@ -280,6 +283,9 @@ def _body(response: httpx.Response, url: httpx.URL, policy: FetchPolicy, deadlin
     declared = response.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > policy.max_bytes:
         raise _too_large(str(url), policy)
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in _ENCODINGS:
+        raise _final(f"{printable(str(url))} is sent as {encoding[:40]!r}: serve it as it is")
     data = bytearray()
     for chunk in response.iter_bytes(1 << 16):
         data += chunk
