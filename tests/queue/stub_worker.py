@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from worker.contract import BULK, INTERACTIVE, Detection, Model
@@ -61,8 +62,10 @@ def work(settings: dict[str, Any], reports: Connection | None = None) -> None:
     logging.basicConfig(level=settings.pop("log", "WARNING"), format="%(asctime)s %(name)s %(message)s")
     stub = Stub(settings.pop("seconds", 0.001), settings.pop("version", "stub-1"), settings.pop("most", 1000))
     hosts = tuple(settings.pop("hosts", ()))
+    roots = tuple(Path(folder) for folder in settings.pop("roots", ()))
+    policy = FetchPolicy(hosts=hosts, roots=roots, timeout=20)
     ready = (lambda name: reports.send(("ready", name))) if reports else None
-    run_worker(settings.pop("url"), stub, ready=ready, policy=FetchPolicy(hosts=hosts, timeout=20), **settings)
+    run_worker(settings.pop("url"), stub, ready=ready, policy=policy, **settings)
 
 
 def supervise(processes: int, settings: dict[str, Any]) -> None:
