@@ -13,8 +13,8 @@ from worker.boxes import Floats, iou
 from worker.learning.study import Study
 
 # How the weights are chosen: themselves chosen once, on efficientnet_lite0, and the same for every network.
-_CENTRE_SHARE, _CENTRE_WIDTH = 3.0, 0.05
-_RIGHT_SHARE, _RIGHT_WIDTH = 0.5, 0.1
+CENTRE_SHARE, _CENTRE_WIDTH = 3.0, 0.05
+RIGHT_SHARE, _RIGHT_WIDTH = 0.5, 0.1
 
 
 def likeliest(study: Study) -> Floats:
@@ -44,17 +44,21 @@ class Goals:
         return cls(boxes, mirrored)
 
 
-def worth(boxes: Tensor, truths: Tensor) -> Tensor:
-    """What boxes (N, 4) are worth against the best of each photo's true ones (N, M, 4), smooth enough to climb:
-    IoU, IoU ≥ 0.5, and the centre within the object. Mean over the photos."""
-    low = torch.maximum(boxes[:, None, :2], truths[..., :2])
-    high = torch.minimum(boxes[:, None, 2:], truths[..., 2:])
+def worth(boxes: Tensor, truths: Tensor, centre_share: float = CENTRE_SHARE) -> Tensor:
+    """What boxes (…, N, 4) are worth (…, N) against the best of each photo's true ones (N, M, 4), smooth enough to
+    climb: IoU, IoU ≥ 0.5, and the centre within the object."""
+    low = torch.maximum(boxes[..., None, :2], truths[..., :2])
+    high = torch.minimum(boxes[..., None, 2:], truths[..., 2:])
     shared = (high - low).clamp_min(0).prod(-1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).clamp_min(1e-4).prod(-1)[:, None] + (
+    areas = (boxes[..., 2:] - boxes[..., :2]).clamp_min(1e-4).prod(-1)[..., None] + (
         truths[..., 2:] - truths[..., :2]
     ).prod(-1)
-    fit = (shared / (areas - shared)).amax(1)
-    centre = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2
-    inside = torch.minimum(centre - truths[..., :2], truths[..., 2:] - centre).amin(-1).amax(1)
-    right = torch.sigmoid((fit - 0.5) / _RIGHT_WIDTH)
-    return (fit + _RIGHT_SHARE * right + _CENTRE_SHARE * torch.sigmoid(inside / _CENTRE_WIDTH)).mean()
+    fit = (shared / (areas - shared)).amax(-1)
+    centre = (boxes[..., None, :2] + boxes[..., None, 2:]) / 2
+    inside = torch.minimum(centre - truths[..., :2], truths[..., 2:] - centre).amin(-1).amax(-1)
+    return fit + RIGHT_SHARE * right(fit) + centre_share * torch.sigmoid(inside / _CENTRE_WIDTH)
+
+
+def right(fit: Tensor) -> Tensor:
+    """IoU ≥ 0.5, smooth enough to climb."""
+    return torch.sigmoid((fit - 0.5) / _RIGHT_WIDTH)

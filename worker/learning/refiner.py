@@ -48,7 +48,7 @@ def fit_regression(study: Study, photos: Integers, goal: Floats) -> Regression:
     slower = torch.optim.lr_scheduler.CosineAnnealingLR(steps, _STEPS)
     for _ in range(_STEPS):
         steps.zero_grad()
-        gain = (worth(draw(x), goals.boxes) + worth(draw(-x), goals.mirrored)) / 2
+        gain = (worth(draw(x), goals.boxes) + worth(draw(-x), goals.mirrored)).mean() / 2
         loss = -gain + _DECAY * (centre.square().sum() + sides.square().sum())
         loss.backward()  # type: ignore[no-untyped-call]
         steps.step()
