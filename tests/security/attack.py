@@ -42,7 +42,8 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = INSIDE
     pause: float = 0.0
-    """Seconds before each tenth of the body."""
+    """Seconds before each part of the body."""
+    parts: int = 10
 
 
 class Victim(ThreadingHTTPServer):
@@ -74,7 +75,7 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in answer.headers.items():
             self.send_header(name, value)
         self.end_headers()
-        step = max(1, len(answer.body) // 10)
+        step = max(1, -(-len(answer.body) // answer.parts))
         for first in range(0, len(answer.body), step):
             time.sleep(answer.pause)
             self.wfile.write(answer.body[first : first + step])

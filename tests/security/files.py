@@ -89,7 +89,7 @@ def _served(answer: Answer, **policy: Any) -> Callable[[Scene], bool]:
 
 def _inflated(scene: Scene) -> bool:
     twice = gzip.compress(gzip.compress(bytes(64 << 20)))
-    scene.victim.answers["/a"] = Answer(200, {"Content-Encoding": "gzip, gzip"}, twice)
+    scene.victim.answers["/a"] = Answer(200, {"Content-Encoding": "gzip, gzip"}, twice, parts=1)
     tracemalloc.start()
     try:
         got(f"http://127.0.0.1:{scene.port}/a", FetchPolicy(hosts=("127.0.0.1",), max_bytes=1 << 20, timeout=30.0))
