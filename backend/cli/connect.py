@@ -12,7 +12,11 @@ import click
 @click.option("--project", type=click.IntRange(1), required=True, help="Number of the project, as in its address.")
 @click.option("--url", help="The backend's address as Label Studio reaches it; http://BOXLIFT_HOST:BOXLIFT_PORT.")
 @click.option("--interactive/--no-interactive", default=True, show_default=True, help="Serve smart tools too.")
-@click.option("--uncertainty", is_flag=True, help="Show people the tasks with the lowest score first.")
+@click.option(
+    "--uncertainty/--no-uncertainty",
+    default=None,
+    help="Show people the tasks with the lowest score first; without either, unless the project has an order set.",
+)
 @click.option(
     "--old",
     type=click.Choice(["keep", "replace"]),
@@ -21,9 +25,12 @@ import click
     help="Predictions of older versions of Boxlift's: keep or delete them.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(project: int, url: str | None, interactive: bool, uncertainty: bool, old: str, as_json: bool) -> None:
+def command(
+    project: int, url: str | None, interactive: bool, uncertainty: bool | None, old: str, as_json: bool
+) -> None:
     """Make a project ask this backend, and show its scores. Safe to repeat, e.g. after a new model version."""
     from backend.connecting import Wish, announced_version, connect
+    from backend.review.queue import doubtful_first
     from backend.settings import Settings
     from backend.studio import Studio
 
@@ -36,10 +43,11 @@ def command(project: int, url: str | None, interactive: bool, uncertainty: bool,
         basic_auth=settings.basic_auth,
         webhook_secret=settings.webhook_secret,
         interactive=interactive,
-        uncertainty=uncertainty,
+        uncertainty=bool(uncertainty),
         replace=old == "replace",
     )
     report = connect(studio, project, announced_version(address, settings.basic_auth), wish)
+    report.done += doubtful_first(studio, project, stream=uncertainty is None)
     if as_json:
         click.echo(json.dumps(asdict(report)))
         return
