@@ -32,6 +32,11 @@ _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Folder of photos [default: the demo's].",
 )
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    help="What to measure as default precision [default: BOXLIFT_PRECISION].",
+)
 @click.option("--repeat", type=click.IntRange(1), default=7, show_default=True, help="Turns that count.")
 @click.option("--detectors/--no-detectors", default=True, help="Also measure Faster R-CNN, with random weights.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
@@ -40,6 +45,7 @@ def command(
     weights: Path | None,
     classes: Path | None,
     images: Path | None,
+    precision: str | None,
     repeat: int,
     detectors: bool,
     as_json: bool,
@@ -50,21 +56,23 @@ def command(
     Boxlift. forward_ratio: Boxlift over three plain forward passes. b1, b8: photos in a batch.
     peak_memory_mib: of a worker with batches of 8, above its loaded weights.
     """
+    from worker.attribution import parse_precision
     from worker.bench.engine import about_machine, measure_engine
 
     settings = Settings.from_env()
     if weights is None and settings.weights and network in (None, settings.network):
         weights = Path(settings.weights)
-    settings = replace(settings, network=network or settings.network)
+    settings = replace(settings, network=network or settings.network, precision=precision or settings.precision)
     try:
+        kind = parse_precision(settings.precision)
         figures: dict[str, Any] = {"network": settings.network}
         figures["peak_memory_mib"] = _memory(settings, weights, classes, images)
         loaded, photos = _load(settings, weights, classes), _photos(images)
-        figures |= measure_engine(loaded, photos, repeat=repeat)
+        figures |= measure_engine(loaded, photos, repeat=repeat, precision=kind)
         if detectors:
             from worker.bench.detector import measure_detectors
 
-            figures["detectors"] = measure_detectors(loaded, photos)
+            figures["detectors"] = measure_detectors(loaded, photos, precision=kind)
     except UnknownNetworkError as error:
         raise click.UsageError(str(error)) from None
     figures |= about_machine()
@@ -119,10 +127,13 @@ def _memory(settings: Settings, weights: Path | None, classes: Path | None, imag
 def _memory_alone(
     settings: Settings, weights: Path | None, classes: Path | None, images: Path | None, reports: Connection
 ) -> None:
+    from worker.attribution import parse_precision
     from worker.bench.memory import measure_memory
 
     try:
-        reports.send(("peak", measure_memory(_load(settings, weights, classes), _photos(images))))
+        kind = parse_precision(settings.precision)
+        loaded = _load(settings, weights, classes)
+        reports.send(("peak", measure_memory(loaded, _photos(images), precision=kind)))
     except BoxliftError as error:
         reports.send(("error", str(error)))
 

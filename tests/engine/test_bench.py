@@ -57,6 +57,15 @@ def test_compares_everything_in_both_batches_and_precisions() -> None:
     assert "captum_error" not in figures
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_measures_the_precision_that_is_asked_for(precision: torch.dtype) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(784, 2))
+    figures = measure_engine(_network(module), _photos(1), repeat=1, precision=precision)
+    assert figures["precision"].startswith(str(precision).removeprefix("torch."))
+    same = figures["seconds"]["boxlift_default_b1"] == figures["seconds"]["boxlift_fp32_b1"]
+    assert same == (precision == torch.float32), "float32 is not measured twice, bfloat16 is measured"
+
+
 def test_says_why_captum_cannot() -> None:
     figures = measure_engine(_network(_Shared()), _photos(1), repeat=1)
     assert figures["captum_ratio_b1_fp32"] is figures["captum_ratio_b8_default"] is None
@@ -76,10 +85,12 @@ def test_command_prints_one_json_object(tmp_path: Path, monkeypatch: pytest.Monk
     given: dict[str, Any] = {"network": "squeezenet1_1", "weights": str(weights), "images": str(tmp_path)}
     arguments = [part for name, value in given.items() for part in (f"--{name}", value)]
     assert bench_engine.command.name == "engine"
+    monkeypatch.setenv("BOXLIFT_PRECISION", "float32")
     result = CliRunner().invoke(command, ["engine", *arguments, "--repeat", "1", "--no-detectors", "--json"])
     assert result.exit_code == 0, result.output
     figures = json.loads(result.stdout)
     assert figures["network"] == "squeezenet1_1"
     assert figures["peak_memory_mib"] > 0
+    assert figures["precision"].startswith("float32 (as set")
     assert {"captum_ratio_b1_fp32", "captum_ratio_b8_default", "forward_ratio_b1_fp32"} <= figures.keys()
     assert {"seconds", "precision", "threads", "versions"} <= figures.keys()

@@ -74,7 +74,13 @@ def _maps(
 
 
 def _agree(module: nn.Module, images: Tensor, reference: Tensor) -> float:
-    """Asserts agreement in float64, and that in float32 ours is about as exact as captum's. Answers the latter."""
+    """Asserts what holds for every network. Answers how far both DeepLIFT maps of float32 are apart.
+
+    Distances are relative, of all images together: ‖found − right‖ / ‖right‖. In float64 the maps are the same. In
+    float32 the guided ones still are, but a secant between two values near zero is only as exact as those values,
+    which rounding spoils for captum as for us: what ours lack of the truth (float64) is about what captum's lack of
+    it. A few secants make most of either, so the two differ by chance.
+    """
     images, reference = images.float(), reference.float()  # so that both formats hold the same numbers
     module = module.float()
     ours32, captum32 = _maps(module, images, reference)
@@ -82,9 +88,7 @@ def _agree(module: nn.Module, images: Tensor, reference: Tensor) -> float:
     for found, yardstick in zip(ours, right, strict=True):
         assert _distance(found, yardstick) <= 1e-12
     assert _distance(ours32[1], captum32[1]) <= 1e-6
-    limit = max(1e-6, 4 * _distance(captum32[0], right[0]))
-    assert _distance(ours32[0], right[0]) <= limit
-    assert limit <= 1e-4
+    assert _distance(ours32[0], right[0]) <= 3 * _distance(captum32[0], right[0])
     return _distance(ours32[0], captum32[0])
 
 
@@ -96,14 +100,15 @@ def test_small_networks_agree_with_captum(size: int) -> None:
 
 @pytest.mark.parametrize("size", [24, 26], ids=["even pools", "odd pools"])
 def test_batch_norms_agree_with_captum(size: int) -> None:
-    """In float32 the rounding of the weights they are folded into is added."""
+    """In float32 captum's own distance to the truth is above 1e-6 here."""
     module = seeded(lambda: _small_vgg(norm=True))
-    assert _agree(module, noise(3, size, size), noise(1, size, size, seed=1) / 2) <= 1e-5
+    assert _agree(module, noise(3, size, size), noise(1, size, size, seed=1) / 2) <= 5e-6
 
 
 def test_vgg16_agrees_with_captum() -> None:
-    """In float32 maxima that are equal but for rounding may change places, with captum as with us."""
-    assert _agree(build_random("vgg16"), noise(1, 48, 48), torch.zeros(1, 3, 48, 48)) <= 1e-4
+    """In float32 captum's own distance to the truth is 8e-6 here, ours as well."""
+    images = noise(3, 48, 48)
+    assert _agree(build_random("vgg16"), images, torch.zeros(1, 3, 48, 48)) <= 2e-5
 
 
 def test_stock_captum_still_loses_the_pools_of_a_vgg() -> None:

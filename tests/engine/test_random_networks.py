@@ -1,12 +1,16 @@
-"""Random small networks of all supported layers: complete, and equal to torch's and captum's own."""
+"""Random small networks of all supported layers: complete, and equal to torch's and captum's own.
+
+BOXLIFT_TEST_EXAMPLES=50 tries fifty times as many, other ones each time.
+"""
 
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable
 
 import torch
-from hypothesis import HealthCheck, Phase, given, note, settings
+from hypothesis import HealthCheck, Phase, assume, given, note, settings
 from hypothesis import strategies as st
 from tiny import EXACT, noise, seeded
 from torch import Tensor, nn
@@ -16,6 +20,7 @@ from worker.captum_engine import CaptumAttributor
 
 CLASSES, CHANNELS = 4, 4
 KINDS = ("conv", "norm", "relu", "relu-pool", "max", "mean", "sum", "cat", "none")
+TIMES = int(os.environ.get("BOXLIFT_TEST_EXAMPLES", "1"))
 
 
 class _Sum(nn.Module):
@@ -83,13 +88,7 @@ def _networks(draw: st.DrawFn) -> Callable[[], nn.Module]:
     """Made when called, so that its weights are drawn from the test's own seed."""
     layers: list[nn.Module] = [draw(_convolutions(3))]
     channels = CHANNELS
-    for kind in draw(
-        st.lists(
-            st.sampled_from(["conv", "norm", "relu", "relu-pool", "max", "mean", "sum", "cat", "none"]),
-            min_size=1,
-            max_size=6,
-        )
-    ):
+    for kind in draw(st.lists(st.sampled_from(KINDS), min_size=1, max_size=6)):
         match kind:
             case "conv":
                 layers.append(draw(_convolutions(channels)))
@@ -156,7 +155,8 @@ def _fits(module: nn.Module, images: Tensor) -> bool:
 COMMON = settings(
     deadline=None,
     phases=[Phase.explicit, Phase.generate],  # making a failing network smaller takes minutes
-    derandomize=True,  # the same networks each time: a failure can be seen again
+    derandomize=TIMES == 1,  # the same networks each time: a failure can be seen again
+    print_blob=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
 )
 ARGUMENTS = {
@@ -170,22 +170,20 @@ ARGUMENTS = {
 
 def _prepare(
     make: Callable[[], nn.Module], seed: int, height: int, width: int, scale: float
-) -> tuple[nn.Module, Tensor, Tensor] | None:
+) -> tuple[nn.Module, Tensor, Tensor]:
     module = seeded(make, seed)
     images = noise(2, height, width, seed=seed) * scale
     note(f"{module} on {height}×{width}")
-    return (module, images, noise(1, height, width, seed=seed + 1)) if _fits(module, images) else None
+    assume(_fits(module, images))
+    return module, images, noise(1, height, width, seed=seed + 1)
 
 
-@settings(COMMON, max_examples=40)
+@settings(COMMON, max_examples=300 * TIMES)
 @given(**ARGUMENTS)
 def test_logits_gradients_and_completeness(
     make: Callable[[], nn.Module], seed: int, height: int, width: int, scale: float
 ) -> None:
-    prepared = _prepare(make, seed, height, width, scale)
-    if prepared is None:
-        return
-    module, images, reference = prepared
+    module, images, reference = _prepare(make, seed, height, width, scale)
     engine = Attributor(
         module, input_size=(height, width), precision=EXACT, reference=reference, gradient=True, layers=["0"]
     )
@@ -205,15 +203,12 @@ def test_logits_gradients_and_completeness(
     torch.testing.assert_close(found.layers["0"].sum((1, 2)), change, rtol=0, atol=1e-11 * size)
 
 
-@settings(COMMON, max_examples=15)
+@settings(COMMON, max_examples=150 * TIMES)
 @given(**ARGUMENTS)
 def test_maps_are_those_of_captum_made_right(
     make: Callable[[], nn.Module], seed: int, height: int, width: int, scale: float
 ) -> None:
-    prepared = _prepare(make, seed, height, width, scale)
-    if prepared is None:
-        return
-    module, images, reference = prepared
+    module, images, reference = _prepare(make, seed, height, width, scale)
     targets = torch.tensor([seed % CLASSES, 1])
     ours, captums = (
         engine(module, input_size=(height, width), precision=EXACT, reference=reference)(images, targets)
@@ -223,16 +218,14 @@ def test_maps_are_those_of_captum_made_right(
         torch.testing.assert_close(found, right, rtol=1e-9, atol=1e-11 * max(1.0, float(right.abs().max())))
 
 
-@settings(COMMON, max_examples=15)
+@settings(COMMON, max_examples=150 * TIMES)
 @given(**ARGUMENTS)
 def test_float32_is_near_float64(
     make: Callable[[], nn.Module], seed: int, height: int, width: int, scale: float
 ) -> None:
     """Weights laid out for the processor, and rules fused with convolutions, are used in float32 only."""
-    prepared = _prepare(make, seed, height, width, scale)
-    if prepared is None:
-        return
-    module, images, reference = (part.float() for part in prepared)
+    module, images, reference = _prepare(make, seed, height, width, scale)
+    module, images, reference = module.float(), images.float(), reference.float()
     targets = torch.tensor([seed % CLASSES, 1])
     single = Attributor(module, input_size=(height, width), precision=torch.float32, reference=reference)
     double = Attributor(module.double(), input_size=(height, width), precision=EXACT, reference=reference.double())

@@ -16,16 +16,18 @@ from worker.networks import Network
 DETECTORS = ("fasterrcnn_resnet50_fpn", "fasterrcnn_mobilenet_v3_large_320_fpn")
 
 
-def measure_detectors(network: Network, photos: Sequence[Photo], *, repeat: int = 3) -> dict[str, Any]:
+def measure_detectors(
+    network: Network, photos: Sequence[Photo], *, repeat: int = 3, precision: torch.dtype | None = None
+) -> dict[str, Any]:
     """Best rate of `repeat` turns for each.
 
     The detectors' weights are random: the time does not depend on them but for the few boxes that survive.
-    They compute in float32, in torchvision's own image size; ours at its default precision.
+    They compute in float32, in torchvision's own image size; ours at `precision`, or the one that suits the device.
     """
     from torchvision.models import get_model
 
     device = next(network.module.parameters()).device
-    localizer = Localizer(network)
+    localizer = Localizer(network, precision=precision)
     eight = [photos[number % len(photos)] for number in range(8)]
     runs: dict[str, tuple[Callable[[], object], int]] = {network.name: (lambda: localizer.localize(eight), 8)}
     for name in DETECTORS:
@@ -39,7 +41,7 @@ def measure_detectors(network: Network, photos: Sequence[Photo], *, repeat: int 
             run()
             if turn:
                 rates[name] = max(rates[name], count / (time.perf_counter() - start))
-    note = "photo to boxes; detectors with random weights, float32; ours classifies too, at its default precision"
+    note = "photo to boxes; detectors with random weights, float32; ours classifies too"
     return {"images_per_s": rates, "note": note}
 
 

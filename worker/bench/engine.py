@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from worker.attribution import Attributor, describe_precision
+from worker.attribution import Attributor, best_precision, describe_precision
 from worker.errors import NetworkError
 from worker.images import Photo, to_tensor
 from worker.networks import Network
@@ -37,7 +37,9 @@ class Taken(NamedTuple):
     """Processor time of all threads."""
 
 
-def measure_engine(network: Network, photos: Sequence[Photo], *, repeat: int = 7) -> dict[str, Any]:
+def measure_engine(
+    network: Network, photos: Sequence[Photo], *, repeat: int = 7, precision: torch.dtype | None = None
+) -> dict[str, Any]:
     """Times and their ratios for batches of 1 and 8 photos (repeated where there are fewer).
 
     Returns flat ratios (`captum_ratio_b1_fp32`: captum's time over ours; `forward_ratio_…`: ours over three forward
@@ -48,9 +50,10 @@ def measure_engine(network: Network, photos: Sequence[Photo], *, repeat: int = 7
 
     Args:
         repeat: turns that count, after one that does not.
+        precision: the "default" one; None for what suits the device.
     """
     device = next(network.module.parameters()).device
-    default = Attributor(network.module, input_size=network.preprocessing.size).precision
+    default = precision or best_precision(device)
     figures: dict[str, Any] = {}
     seconds: dict[str, Any] = {}
     work: dict[str, Any] = {}
@@ -69,7 +72,7 @@ def measure_engine(network: Network, photos: Sequence[Photo], *, repeat: int = 7
     return figures | {
         "cpu_time": work,
         "seconds": seconds,
-        "precision": describe_precision(device),
+        "precision": describe_precision(device, precision),
         "compared": "captum: float32 as it stands (classify, DeepLift, GuidedBackprop); boxlift: the same maps; "
         f"forward: {FORWARDS} plain forward passes of boxlift's precision in their fastest layout",
         "turns": repeat,

@@ -17,7 +17,9 @@ _RESET = Path("/proc/self/clear_refs")
 MIB = 1 << 20
 
 
-def measure_memory(network: Network, photos: Sequence[Photo], batch: int = 8) -> float | None:
+def measure_memory(
+    network: Network, photos: Sequence[Photo], batch: int = 8, *, precision: torch.dtype | None = None
+) -> float | None:
     """MiB that a localizer with `network` needs for a batch of photos beyond what is there before it is made.
 
     Its own copies of the weights count. For a process that has done nothing else; None where the system does not
@@ -26,7 +28,7 @@ def measure_memory(network: Network, photos: Sequence[Photo], batch: int = 8) ->
     device = next(network.module.parameters()).device
     chosen = [photos[number % len(photos)] for number in range(batch)]
     before = peak(device, reset=True)
-    localizer = Localizer(network)
+    localizer = Localizer(network, precision=precision)
     for _ in range(3):
         localizer.localize(chosen)
     after = peak(device)
