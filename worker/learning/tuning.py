@@ -1,0 +1,249 @@
+"""What people's boxes of one project change: parameters, if photos that had no part in the fit come out better.
+
+Every trial is judged by cross-validation, and which trial is best is chosen for each fold by the other folds: so
+that a photo's boxes after tuning depend neither in weights nor in the choice on that photo. Gains are paired (the
+same photos before and after), with intervals from bootstrapping over photos.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from worker.boxes import Floats
+from worker.evaluation.metrics import auroc
+from worker.learning.adapting import FORGET, Trial, adapt, known_regression
+from worker.learning.calibration import score_signs
+from worker.learning.figures import centred, overlaps, reliability
+from worker.learning.maps import Maps
+from worker.learning.scoring import fit_score, log_loss, old_score
+from worker.learning.study import Study, study
+from worker.parameters import Parameters, Regression
+from worker.probes import union_boxes
+from worker.regression import chance, regress
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+LEAST = 10
+"""Photos with boxes that are needed at least: fewer cannot tell a gain from chance."""
+TRUST = (math.inf, 500.0, 150.0, 50.0, 15.0, FORGET)
+"""See `adapting.Trial.trust`. The first trial of all is to keep what there is."""
+FOLDS, ROUNDS = 5, 2
+SURE = 0.95
+"""A gain is real if it is above 0 in this share of the bootstrap's draws."""
+_DRAWS = 2000
+_RIGHT_WIDTH = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What one set of parameters is worth on the photos: one box each, against the nearest true one."""
+
+    corloc: float
+    """Share of boxes with IoU ≥ 0.5."""
+    mean_iou: float
+    center_hit: float
+    """Share of boxes whose centre lies in a true box."""
+    score_auroc: float | None
+    """Chance that a right box scores higher than a wrong one; None without both kinds."""
+    calibration_error: float
+    """Mean distance of score and share of right boxes, in groups of equal size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """After minus before, and where it lies with 90 % confidence."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What came of a fit. Figures after it are of photos that had no part in it."""
+
+    photos: int
+    parameters: Parameters
+    """What to use from now on: the old ones where the gain is not real."""
+    boxes: bool
+    """Whether the boxes are drawn anew."""
+    score: bool
+    """Whether the score is calibrated anew."""
+    trial: str
+    before: Figures | None = None
+    after: Figures | None = None
+    gains: dict[str, Gain] | None = None
+    reason: str = ""
+
+    @property
+    def better(self) -> bool:
+        """Whether anything is to be changed."""
+        return self.boxes or self.score
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the parameters, ready for JSON."""
+        return {name: value for name, value in asdict(self).items() if name != "parameters"} | {
+            "better": self.better
+        }
+
+
+def fit(maps: Maps, truths: Sequence[Floats], parameters: Parameters, *, seed: int = 0) -> Fit:
+    """Parameters for N photos like these, whose true boxes (M, 4), M ≥ 1, people drew: fractions of the image."""
+    count = len(truths)
+    if count < LEAST:
+        reason = f"{count} photos with boxes: at least {LEAST} are needed"
+        return Fit(count, parameters, False, False, _name(None), reason=reason)
+    photos = study(maps, parameters, truths)
+    known = known_regression(parameters)
+    old = _drawn(photos, parameters)
+    held = _held_out(photos, known, old, seed)
+    every = np.arange(count)
+    before = overlaps(old, photos, every)
+    chosen, boxes = _choose(held, photos)
+    after = np.mean([overlaps(one, photos, every) for one in boxes], axis=0)
+    value = np.mean([_value(overlaps(one, photos, every)) for one in boxes], axis=0) - _value(before)
+    right = np.mean([overlaps(one, photos, every) >= 0.5 for one in boxes], axis=0) - (before >= 0.5)
+    gains = {"corloc": _gain(right, seed), "mean_iou": _gain(after - before, seed), "value": _gain(value, seed)}
+    real = chosen is not None and gains["value"].low > 0 and gains["corloc"].mean >= 0
+    if real:
+        regression = adapt(photos, known, [Trial(np.ones(count), _trust(chosen))])[0]
+        fresh = replace(parameters, regression=regression)
+    else:
+        fresh, boxes = parameters, [old]
+    final, scored = _score(photos, parameters, fresh, boxes, seed)
+    old_scores = old_score(photos, parameters, old)
+    return Fit(
+        photos=count,
+        parameters=final,
+        boxes=real,
+        score=final.calibration != fresh.calibration,
+        trial=_name(chosen),
+        before=_figures(photos, [old], [old_scores]),
+        after=_figures(photos, boxes, scored),
+        gains=gains,
+        reason="" if real else "no gain in the boxes that is more than chance",
+    )
+
+
+def _trust(chosen: int | None) -> float:
+    return TRUST[chosen or 0]
+
+
+def _name(chosen: int | None) -> str:
+    if chosen is None:
+        return "the defaults"
+    trust = TRUST[chosen]
+    if math.isinf(trust):
+        return "all boxes moved and scaled alike"
+    return "learned anew" if trust == FORGET else f"the defaults as {trust:.0f} photos' worth"
+
+
+def _drawn(photos: Study, parameters: Parameters) -> Floats:
+    """What the parameters draw now."""
+    if parameters.regression is not None:
+        return regress(photos.probes, parameters.regression)
+    return union_boxes(photos.heat, parameters.threshold)
+
+
+def _held_out(photos: Study, known: Regression, old: Floats, seed: int) -> tuple[npt.NDArray[np.int64], Floats]:
+    """The folds (R, N) of all rounds, and boxes (R, 1 + T, N, 4) of what there is and of every trial, each of
+    weights that the photo had no part in."""
+    count = len(photos)
+    folds = np.stack([np.random.default_rng([seed, number]).permutation(count) % FOLDS for number in range(ROUNDS)])
+    trials = [
+        (number, fold, place) for number in range(ROUNDS) for fold in range(FOLDS) for place in range(len(TRUST))
+    ]
+    learned = adapt(
+        photos,
+        known,
+        [Trial((folds[number] != fold).astype(float), TRUST[place]) for number, fold, place in trials],
+    )
+    boxes = np.empty((ROUNDS, 1 + len(TRUST), count, 4))
+    boxes[:, 0] = old
+    for (number, fold, place), weights in zip(trials, learned, strict=True):
+        out = folds[number] == fold
+        boxes[number, 1 + place, out] = regress(photos.probes[out], weights)
+    return folds, boxes
+
+
+def _choose(held: tuple[npt.NDArray[np.int64], Floats], photos: Study) -> tuple[int | None, list[Floats]]:
+    """The best trial, None for what there is, and the boxes (N, 4) of each round, where the trial of every fold is
+    the best one of the other folds."""
+    folds, boxes = held
+    every = np.arange(len(photos))
+    values = np.array([[_value(overlaps(one, photos, every)) for one in trials] for trials in boxes])
+    chosen = []
+    for number, fold in enumerate(folds):
+        mine = np.empty_like(boxes[0, 0])
+        for part in range(FOLDS):
+            out = fold == part
+            best = int(values[number][:, ~out].mean(1).argmax())
+            mine[out] = boxes[number, best, out]
+        chosen.append(mine)
+    best = int(values.mean((0, 2)).argmax())
+    return (None if best == 0 else best - 1), chosen
+
+
+def _value(fit: Floats) -> Floats:
+    """What an IoU is worth: itself, and half of whether it is right, with a soft edge."""
+    return np.asarray(fit + 0.5 / (1 + np.exp(-(fit - 0.5) / _RIGHT_WIDTH)))
+
+
+def _gain(differences: Floats, seed: int, level: float = SURE) -> Gain:
+    draws = np.random.default_rng(seed).integers(0, len(differences), (_DRAWS, len(differences)))
+    low, high = np.quantile(differences[draws].mean(1), [1 - level, level])
+    return Gain(round(float(differences.mean()), 4), round(float(low), 4), round(float(high), 4))
+
+
+def _score(
+    photos: Study, old: Parameters, fresh: Parameters, boxes: Sequence[Floats], seed: int
+) -> tuple[Parameters, list[Floats]]:
+    """The parameters with the score that suits their boxes, and the held-out scores (N,) of each round."""
+    every = np.arange(len(photos))
+    kept = [old_score(photos, old, one) for one in boxes]
+    right = [overlaps(one, photos, every) >= 0.5 for one in boxes]
+    if min(int(r.sum()) for r in right) < 5 or min(int((~r).sum()) for r in right) < 5:
+        return fresh, kept
+    learned = []
+    for one, hit in zip(boxes, right, strict=True):
+        fold = np.random.default_rng([seed, 7]).permutation(len(every)) % FOLDS
+        scores = np.empty(len(every))
+        for part in range(FOLDS):
+            out, rest = fold == part, fold != part
+            model = fit_score(photos, old.calibration, every[rest], one[rest], hit[rest])
+            scores[out] = chance(score_signs(photos, every[out], one[out]), model)
+        learned.append(scores)
+    better = [log_loss(k, r) - log_loss(s, r) for k, s, r in zip(kept, learned, right, strict=True)]
+    if _gain(np.mean(better, axis=0), seed).low <= 0:
+        return fresh, kept
+    model = fit_score(
+        photos, old.calibration, np.tile(every, len(boxes)), np.concatenate(boxes), np.concatenate(right)
+    )
+    return replace(fresh, calibration=model), learned
+
+
+def _figures(photos: Study, boxes: Sequence[Floats], scores: Sequence[Floats]) -> Figures:
+    """Means over rounds."""
+    every = np.arange(len(photos))
+    fits = [overlaps(one, photos, every) for one in boxes]
+    aurocs = [auroc(s.astype(np.float64), f >= 0.5) for s, f in zip(scores, fits, strict=True)]
+    known = [one for one in aurocs if one is not None]
+    bins = max(2, min(10, len(every) // 10))
+    errors = [np.abs(reliability(s, f >= 0.5, bins)).mean() for s, f in zip(scores, fits, strict=True)]
+    return Figures(
+        corloc=_rounded(np.mean([f >= 0.5 for f in fits])),
+        mean_iou=_rounded(np.mean(fits)),
+        center_hit=_rounded(np.mean([centred(one, photos, every) for one in boxes])),
+        score_auroc=_rounded(np.mean(known)) if known else None,
+        calibration_error=_rounded(np.mean(errors)),
+    )
+
+
+def _rounded(value: Any) -> float:
+    return round(float(value), 4)
