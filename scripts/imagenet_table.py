@@ -21,9 +21,9 @@ from torchvision.models._meta import _IMAGENET_CATEGORIES
 ALSO = {"n02084071": ["n02115335"]}
 """Words that people use more widely than WordNet: their meaning → what it takes in as well.
 
-dog, domestic dog: wild dog (dingo, dhole, African hunting dog). WordNet has these beside the dog, under canine, which
-leaves 118 of ILSVRC's classes as dogs. ILSVRC 2012's own task of telling breeds apart (and Stanford Dogs) count 120:
-without the Dalmatian, but with these three. Together they are 121.
+dog, domestic dog: wild dog (dingo, dhole, African hunting dog). WordNet has these beside the dog, under canine,
+which leaves 118 of ILSVRC's classes as dogs. ILSVRC 2012's own task of telling breeds apart, and Stanford Dogs,
+count 120: without the Dalmatian, but with these three. Together they are 121.
 """
 TARGET = Path(__file__).parent.parent / "backend" / "labelling"
 

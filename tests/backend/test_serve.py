@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import signal
 import subprocess
 import sys
 import threading
@@ -15,12 +13,12 @@ from typing import Any
 
 import httpx
 import pytest
+from serving import PATIENCE, Served
 
 from backend.queueing import connect
 from backend.redis_server import RedisServer
 from worker.contract import MODEL_KEY, WORKERS_KEY, Model
 
-PATIENCE = 120.0
 CONFIG = (
     '<View><Image name="image" value="$image"/><RectangleLabels name="label" toName="image">'
     '<Label value="Dog"/></RectangleLabels></View>'
@@ -34,38 +32,15 @@ def redis_server() -> Iterator[RedisServer]:
         yield running
 
 
-def start(server: RedisServer, **settings: str) -> tuple[subprocess.Popen[str], str]:
-    """A backend on a free port: the process, and its address out of its own log."""
-    env = os.environ | {"REDIS_URL": server.url, "BOXLIFT_PORT": "0", **settings}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "backend.cli", "serve"], env=env, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stderr is not None
-    lines = []
-    for line in process.stderr:
-        lines.append(line)
-        if found := re.search(r"listening on (http://\S+)", line):
-            return process, found[1]
-    raise AssertionError("".join(lines))
-
-
-def end(process: subprocess.Popen[str]) -> str:
-    """Tell it to end; the rest of its log."""
-    process.send_signal(signal.SIGTERM)
-    _, log = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, log
-    return log
-
-
 def test_it_answers_and_ends(redis_server: RedisServer) -> None:
-    process, url = start(redis_server)
+    served = Served(redis_server)
     try:
-        assert httpx.get(f"{url}/health", trust_env=False).json()["status"] == "UP"
-        setup = httpx.post(f"{url}/setup", json={"schema": CONFIG}, trust_env=False)
+        assert httpx.get(f"{served.url}/health", trust_env=False).json()["status"] == "UP"
+        setup = httpx.post(f"{served.url}/setup", json={"schema": CONFIG}, trust_env=False)
         assert setup.status_code == 503
         assert "boxlift worker" in setup.reason_phrase  # Label Studio shows people nothing else
     finally:
-        log = end(process)
+        log = served.end()
     assert "Traceback" not in log
 
 
@@ -75,11 +50,11 @@ def test_a_request_that_is_waiting_gets_its_answer_though_the_end_has_come(redis
     # One that says it lives, so that waiting is not in vain, but never takes a job.
     seconds, _ = client.time()
     client.hset(WORKERS_KEY, "mute", json.dumps({"rate": 10.0, "seen": seconds}))
-    process, url = start(redis_server, BOXLIFT_ANSWER_SECONDS="4")
+    served = Served(redis_server, BOXLIFT_ANSWER_SECONDS="4")
     answers: list[Any] = []
 
     def ask() -> None:
-        answers.append(httpx.post(f"{url}/predict", json=BODY, timeout=PATIENCE, trust_env=False))
+        answers.append(httpx.post(f"{served.url}/predict", json=BODY, timeout=PATIENCE, trust_env=False))
 
     asking = threading.Thread(target=ask)
     asking.start()
@@ -87,7 +62,7 @@ def test_a_request_that_is_waiting_gets_its_answer_though_the_end_has_come(redis
     while not client.keys("boxlift:*:waiting:*"):
         assert time.monotonic() < deadline, "nothing waits"
         time.sleep(0.05)
-    log = end(process)
+    log = served.end()
     asking.join(PATIENCE)
     client.close()
     (answer,) = answers
@@ -97,9 +72,9 @@ def test_a_request_that_is_waiting_gets_its_answer_though_the_end_has_come(redis
 
 
 def test_an_address_that_is_taken_is_named(redis_server: RedisServer) -> None:
-    process, url = start(redis_server)
+    served = Served(redis_server)
     try:
-        env = os.environ | {"REDIS_URL": redis_server.url, "BOXLIFT_PORT": url.rpartition(":")[2]}
+        env = os.environ | {"REDIS_URL": redis_server.url, "BOXLIFT_PORT": served.url.rpartition(":")[2]}
         done = subprocess.run(
             [sys.executable, "-m", "backend.cli", "serve"],
             env=env,
@@ -109,7 +84,7 @@ def test_an_address_that_is_taken_is_named(redis_server: RedisServer) -> None:
             check=False,
         )
     finally:
-        end(process)
+        served.end()
     assert done.returncode == 1
     assert "BOXLIFT_PORT" in done.stderr
     assert "Traceback" not in done.stderr
