@@ -10,9 +10,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,8 +22,9 @@ from scipy import ndimage
 from torch import Tensor
 
 from worker import boxes
-from worker.contract import Box, Detection, Model, digest
-from worker.engines import make_attributor
+from worker.contract import Box, Detection, Model, Tuning, digest
+from worker.engines import Engine, make_attributor
+from worker.errors import ContractError
 from worker.heatmap import border_mask, combine, prepare
 from worker.images import Photo, to_tensor
 from worker.parameters import DEEPLIFT, GUIDED, Parameters
@@ -58,7 +60,8 @@ class Localizer:
     """A classifier that draws boxes. Loads nothing after it is made; safe to keep for the life of a process.
 
     `engine` is `boxlift` or `captum` (slower, same boxes); `precision` and `device` as the engine chooses
-    where they are None.
+    where they are None. `like` is another localizer whose network has the same layers but perhaps the last: what is
+    prepared of them is shared.
     """
 
     def __init__(
@@ -70,11 +73,13 @@ class Localizer:
         precision: torch.dtype | None = None,
         device: torch.device | str | None = None,
         batch: int = BATCH,
+        like: Localizer | None = None,
     ) -> None:
         self.network = network
         self._batch = batch
+        self._made: dict[str, Any] = {"engine": engine, "precision": precision, "device": device, "batch": batch}
         self.parameters = parameters or Parameters.of(network.name, network.layers)
-        self._attribute = make_attributor(
+        self._attribute: Engine = make_attributor(
             network,
             engine=engine,
             precision=precision,
@@ -82,6 +87,7 @@ class Localizer:
             device=device,
             reference=reference(self.parameters, network),
             chunk=batch,
+            like=like._attribute if like else None,
         )
         identity = [network.name, self.parameters.to_dict(), network.weights_digest, list(network.classes)]
         self.version = f"boxlift-{network.name}-{digest(identity)}"
@@ -91,6 +97,31 @@ class Localizer:
         """What a worker announces."""
         network = self.network
         return Model(version=self.version, network=network.name, classes=network.classes, own=network.own)
+
+    def tuned(self, tuning: Tuning) -> Localizer:
+        """The same network with what one project's corrections taught. Cheap where this localizer's maps serve.
+
+        Raises NetworkError for labels that were learned with another network, ContractError for parameters that
+        this version cannot read.
+        """
+        from worker.heads import extended  # only where labels were learned
+
+        parameters = self.parameters
+        if tuning.parameters is not None:
+            try:
+                parameters = Parameters.from_dict(tuning.parameters)
+            except (TypeError, KeyError, ValueError) as error:
+                raise ContractError(
+                    f"the parameters of {tuning.version} cannot be read ({error}): tune the project again"
+                ) from None
+        network = self.network if tuning.head is None else extended(self.network, tuning.head)
+        if network is self.network and _same_maps(parameters, self.parameters):
+            mine = copy.copy(self)
+            mine.parameters = parameters
+        else:
+            mine = Localizer(network, parameters, **self._made, like=self)
+        mine.version = tuning.version
+        return mine
 
     def localize(
         self,
@@ -277,6 +308,11 @@ def as_box(values: boxes.Floats) -> Box:
     """Four numbers of an array as a plain tuple."""
     x0, y0, x1, y1 = (float(value) for value in values)
     return x0, y0, x1, y1
+
+
+def _same_maps(some: Parameters, others: Parameters) -> bool:
+    """Whether one pass through the network serves both."""
+    return (some.layers, some.reference) == (others.layers, others.reference)
 
 
 def named_maps(attribution: Attribution) -> dict[str, Tensor]:

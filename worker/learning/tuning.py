@@ -210,7 +210,7 @@ def _score(
     right = [overlaps(one, photos, every) >= 0.5 for one in boxes]
     if min(int(r.sum()) for r in right) < 5 or min(int((~r).sum()) for r in right) < 5:
         return fresh, kept
-    learned = []
+    learned: list[Floats] = []
     for one, hit in zip(boxes, right, strict=True):
         fold = np.random.default_rng([seed, 7]).permutation(len(every)) % FOLDS
         scores = np.empty(len(every))
