@@ -1,10 +1,10 @@
-"""Is everything there that the settings name, and if not, what to do: the checks of `boxlift doctor`."""
+"""Is everything there that the settings name, and if not, what to do: Redis, workers, weights and packages."""
 
 from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -14,7 +14,6 @@ from backend.settings import Settings
 from worker.errors import BoxliftError
 
 OK, WARN, FAIL = "ok", "warning", "failed"
-RENEWAL = "create a personal access token in Label Studio (Account & Settings) and set LABEL_STUDIO_API_KEY to it"
 OLDEST_REDIS = (6, 2)
 """LMOVE, which jobs are taken with, came with it."""
 PACKAGES = (
@@ -41,7 +40,7 @@ class Check:
 
 
 def check_versions(settings: Settings) -> Iterator[Check]:
-    """What is installed; never fails."""
+    """What is installed, and what must not be beside it."""
     found = []
     for name in PACKAGES:
         try:
@@ -49,6 +48,9 @@ def check_versions(settings: Settings) -> Iterator[Check]:
         except metadata.PackageNotFoundError:
             continue
     yield Check("versions", OK, f"Python {platform.python_version()}, {', '.join(found)}")
+    if find_spec("label_studio"):
+        text = "Label Studio itself is installed beside Boxlift: their requirements contradict each other"
+        yield Check("versions", WARN, text, "give each an environment of its own")
 
 
 def check_redis(settings: Settings) -> Iterator[Check]:
@@ -68,7 +70,7 @@ def check_redis(settings: Settings) -> Iterator[Check]:
             yield Check("redis", FAIL, "it refuses the password", "put it into REDIS_URL: redis://:PASSWORD@HOST/0")
             return
         except redis.RedisError as error:
-            yield Check("redis", FAIL, f"it cannot be reached: {_short(error)}", advice)
+            yield Check("redis", FAIL, f"it cannot be reached: {short(error)}", advice)
             return
         version = str(info["redis_version"])
         if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_REDIS:
@@ -111,7 +113,7 @@ def _check_workers(client: object) -> Iterator[Check]:
     try:
         model = Model.from_dict(json.loads(text))
     except (BoxliftError, ValueError) as error:
-        yield Check("workers", FAIL, f"the announced model cannot be read: {_short(error)}", "restart the workers")
+        yield Check("workers", FAIL, f"the announced model cannot be read: {short(error)}", "restart the workers")
         return
     if not running:
         text = f"none is running; {waiting} tasks wait. The last ran {model.version}"
@@ -162,89 +164,7 @@ def check_weights(settings: Settings) -> Iterator[Check]:
         yield Check("device", FAIL, str(error), "set BOXLIFT_DEVICE to auto, cpu or cuda:0")
 
 
-def check_studio(settings: Settings) -> Iterator[Check]:
-    """Label Studio answers, and takes our token."""
-    import httpx
-
-    if not settings.studio_url:
-        advice = "set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY to read uploads and to push late predictions"
-        yield Check("label studio", FAIL, "no address is set", advice)
-        return
-    url = settings.studio_url.rstrip("/")
-    with httpx.Client(timeout=10, follow_redirects=False) as client:
-        try:
-            answer = client.get(f"{url}/api/version")
-            version = answer.json().get("release", "unknown") if answer.is_success else "unknown"
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-            advice = "set LABEL_STUDIO_URL to an address that works from here (in a container, not localhost)"
-            yield Check("label studio", FAIL, f"{url} does not answer as one: {_short(error)}", advice)
-            return
-        if not answer.is_success:
-            advice = "set LABEL_STUDIO_URL to where Label Studio runs, with its path if it has one"
-            yield Check("label studio", FAIL, f"{url}/api/version answered {answer.status_code}", advice)
-            return
-        yield Check("label studio", OK, f"version {version} at {url}")
-        yield _check_token(client, url, settings.studio_token)
-
-
-def _check_token(client: object, url: str, token: str) -> Check:
-    import httpx
-
-    assert isinstance(client, httpx.Client)  # noqa: S101 - narrows the type
-    if not token:
-        return Check("token", FAIL, "none is set: uploads cannot be read, late answers not be pushed", RENEWAL)
-    personal = token.count(".") == 2  # a JSON web token
-    kind = "personal access token" if personal else "legacy token"
-    try:
-        if personal:
-            answer = client.post(f"{url}/api/token/refresh/", json={"refresh": token})
-            if not answer.is_success:
-                return Check(
-                    "token", FAIL, f"the {kind} is not valid any more (status {answer.status_code})", RENEWAL
-                )
-            header = f"Bearer {answer.json()['access']}"
-        else:
-            header = f"Token {token}"
-        answer = client.get(f"{url}/api/current-user/whoami", headers={"Authorization": header})
-    except (httpx.HTTPError, ValueError, KeyError) as error:
-        return Check("token", FAIL, f"it could not be tried: {_short(error)}", "try again")
-    if answer.is_success:
-        return Check("token", OK, f"{kind} of {answer.json().get('email', 'a user')}")
-    if personal:
-        return Check("token", FAIL, f"the {kind} is refused (status {answer.status_code})", RENEWAL)
-    advice = f"{RENEWAL}; or allow legacy tokens in the organisation's settings"
-    return Check(
-        "token", FAIL, f"the {kind} is refused (status {answer.status_code}): they are off by default", advice
-    )
-
-
-def check_backend(settings: Settings) -> Iterator[Check]:
-    """The backend answers where the settings say that it listens."""
-    import httpx
-
-    host = "127.0.0.1" if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104 - compared, not bound
-    url = f"http://{host}:{settings.port}"
-    try:
-        answer = httpx.get(f"{url}/health", timeout=5, trust_env=False)
-        if answer.is_success and answer.json().get("status") == "UP":
-            yield Check("backend", OK, f"answers at {url}")
-            return
-        text = f"{url}/health answered {answer.status_code}"
-    except (httpx.HTTPError, ValueError, AttributeError) as error:
-        text = f"{url} does not answer: {_short(error)}"
-    yield Check("backend", WARN, text, "run `boxlift serve` (nothing to do if it runs on another machine)")
-
-
-CHECKS: tuple[Callable[[Settings], Iterator[Check]], ...] = (
-    check_versions,
-    check_redis,
-    check_weights,
-    check_studio,
-    check_backend,
-)
-
-
-def _short(error: BaseException) -> str:
+def short(error: BaseException) -> str:
     """First line of an error's words, without the password of an address."""
     words = str(error).strip().splitlines()
     return words[0] if words else type(error).__name__

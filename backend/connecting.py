@@ -51,27 +51,29 @@ class Report:
     warnings: list[str] = field(default_factory=list)
 
 
-def announced_version(url: str, basic_auth: str = "") -> str:
-    """The version that the backend at `url` answers. Raises StudioError where none runs there."""
+def announced_version(url: str, project: int, basic_auth: str = "") -> str:
+    """The version that the backend at `url` answers for a project. Raises StudioError where none runs there."""
     user, _, password = basic_auth.partition(":")
     try:
-        answer = httpx.get(
-            f"{url.rstrip('/')}/versions",
+        # As Label Studio itself asks: what /setup says is what predictions of this project must carry.
+        answer = httpx.post(
+            f"{url.rstrip('/')}/setup",
+            json={"project": f"{project}.0", "schema": ""},
             auth=(user, password) if basic_auth else None,
             timeout=10,
             trust_env=False,
         )
-        told = answer.json()
         if answer.status_code == 401:
             raise StudioError(f"the backend at {url} was started with another BOXLIFT_BASIC_AUTH: use the same")
-        versions = told.get("versions") or []
+        told = answer.json()
+        version, reason = told.get("model_version"), told.get("error")
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, AttributeError) as error:
         raise StudioError(
             f"no backend answers at {url} ({type(error).__name__}): start `boxlift serve`, or give --url"
         ) from None
-    if not versions:
-        raise StudioError(f"the backend at {url} has no model: {told.get('message', 'start `boxlift worker`')}")
-    return str(versions[0])
+    if not version:
+        raise StudioError(f"the backend at {url} has no model: {reason or 'start `boxlift worker`'}")
+    return str(version)
 
 
 def connect(studio: Studio, project: int, version: str, wish: Wish) -> Report:
@@ -88,7 +90,7 @@ def connect(studio: Studio, project: int, version: str, wish: Wish) -> Report:
 
 def _backend(studio: Studio, project: int, wish: Wish, report: Report) -> None:
     backends = studio.backends(project)
-    same = [backend for backend in backends if _same(backend.url, wish.url)]
+    same = [backend for backend in backends if same_address(backend.url, wish.url)]
     values: dict[str, Any] = {
         "project": project,
         "url": wish.url,
@@ -121,7 +123,7 @@ def _backend(studio: Studio, project: int, wish: Wish, report: Report) -> None:
         _disconnect(studio, other)
         others.remove(other)
         for hook in studio.webhooks(project):
-            if _same(hook.url, f"{str(other.url).rstrip('/')}/webhook"):
+            if same_address(hook.url, f"{str(other.url).rstrip('/')}/webhook"):
                 studio.call("an old webhook's end", functools.partial(studio.sdk.webhooks.delete, id=_id(hook)))
         report.done.append(f"connection {other.id} deleted: nothing answers at {other.url} any more")
     first = min((_id(backend) for backend in others), default=report.backend)
@@ -146,7 +148,7 @@ def _webhook(studio: Studio, project: int, wish: Wish, report: Report) -> None:
     """One active webhook for all events, with the secret: connecting makes one without, or none at all."""
     url = f"{wish.url.rstrip('/')}/webhook"
     headers = {SECRET_HEADER: wish.webhook_secret} if wish.webhook_secret else {}
-    found = [hook for hook in studio.webhooks(project) if _same(hook.url, url)]
+    found = [hook for hook in studio.webhooks(project) if same_address(hook.url, url)]
     values: dict[str, Any] = {"url": url, "is_active": True, "send_payload": True, "send_for_all_actions": True}
     if found:
         hook = found[0]
@@ -194,7 +196,8 @@ def _id(thing: Any) -> int:
     return int(thing.id)
 
 
-def _same(one: str | None, other: str) -> bool:
+def same_address(one: str | None, other: str) -> bool:
+    """Whether two addresses differ in nothing but case and a final slash."""
     return (one or "").rstrip("/").lower() == other.rstrip("/").lower()
 
 
