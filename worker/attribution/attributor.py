@@ -21,7 +21,7 @@ from worker.attribution.passes import (
     run_reference,
 )
 from worker.attribution.precision import best_precision
-from worker.attribution.preparing import prepare
+from worker.attribution.preparing import Plan, prepare
 from worker.attribution.reference import blurred, constant_reference
 from worker.attribution.result import Attribution, join
 from worker.attribution.tracing import trace
@@ -87,14 +87,14 @@ class Attributor:
         program = trace(module, self.input_size)
         self.layers = {name: _layer(program.names, program.shapes, name) for name in layers}
         self._keep = frozenset(self.layers.values())
-        self._plan = prepare(program, self.precision, self.device, self._keep, like._plan if like else None)
+        self._plan: Plan = prepare(program, self.precision, self.device, self._keep, like._plan if like else None)
         self._blur = isinstance(reference, str) and reference == "blur"
         self._baseline = (
             None if self._blur else constant_reference(reference, self.input_size, self._outside, self.device)
         )
         self._cached: ReferencePass | None = None
-        self._workspace = like._workspace if like else Workspace()
-        self._busy = like._busy if like else threading.Lock()
+        self._workspace: Workspace = like._workspace if like else Workspace()
+        self._busy: threading.Lock = like._busy if like else threading.Lock()
 
     def __call__(self, images: Tensor, choose: Choice) -> Attribution:
         """Maps for the chosen classes of the images.

@@ -67,13 +67,14 @@ def prepare(
     tile = _tile(program, precision, device)
     wide = torch.promote_types(precision, torch.float32)
     ready, same = _ready(traced, like, (precision, device), tile)
+    heaviest = [step.output for step in program.steps if isinstance(step.layer, _WEIGHTY)]
     steps = []
     for step in program.steps:
         other = ready.get(step.output)
         if other is not None and shareable(step, other, traced, same):
             steps.append(other)
             continue
-        last = isinstance(step.layer, FullyConnected) and step.output == program.output
+        last = isinstance(step.layer, FullyConnected) and step.output == heaviest[-1]
         steps.append(_placed(step, program, wide if last else precision, precision, device, tile))
     program = dataclasses.replace(program, steps=tuple(steps))
     cut, bridge = _cut(program, keep)

@@ -10,6 +10,7 @@ import hashlib
 import json
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ from worker.attribution.tracing import trace
 from worker.contract import Head
 from worker.errors import NetworkError
 from worker.networks import Network
+from worker.rules.above_best import AboveBest
 
 
 def last_linear(network: Network) -> str:
@@ -54,7 +56,7 @@ def with_module(root: nn.Module, path: str, part: nn.Module) -> nn.Module:
     return copied
 
 
-def encode(labels: tuple[str, ...], weights: np.ndarray, bias: np.ndarray) -> Head:
+def encode(labels: tuple[str, ...], weights: npt.NDArray[np.floating], bias: npt.NDArray[np.floating]) -> Head:
     """A head from weights (K, D) and bias (K,)."""
     data = np.ascontiguousarray(weights, dtype="<f4").tobytes()
     rounded = np.asarray(bias, dtype=np.float32)
@@ -62,7 +64,7 @@ def encode(labels: tuple[str, ...], weights: np.ndarray, bias: np.ndarray) -> He
 
 
 def decode(head: Head, inputs: int) -> tuple[Tensor, Tensor]:
-    """Weights (K, `inputs`) and bias (K,), float32. Raises NetworkError for those of another network or damaged ones."""
+    """Weights (K, `inputs`) and bias (K,), float32. Raises NetworkError for damaged ones or another network's."""
     try:
         values = np.frombuffer(base64.b64decode(head.weights, validate=True), dtype="<f4")
     except (binascii.Error, ValueError):
@@ -85,26 +87,25 @@ def decode(head: Head, inputs: int) -> tuple[Tensor, Tensor]:
 def extended(network: Network, head: Head) -> Network:
     """The network with the head's labels as further classes, behind its own; `own` says how many.
 
-    All layers but the last are shared with the network, which is not changed. Raises NetworkError where the head
-    is another network's, or the network already has labels of a project's own.
+    The logit of a further class is the best of the network's own in the same photo plus the head's linear function
+    of the features (see `AboveBest`). All layers but the last are shared with the network, which is not changed.
+    Raises NetworkError where the head is another network's, or the network already has labels of a project's own.
     """
     if network.own:
-        raise NetworkError(
-            f"{network.name} has labels of a project's own already: extend the network as it was loaded"
-        )
+        raise NetworkError(f"{network.name} has labels of a project's own already: extend it as it was loaded")
     path = last_linear(network)
     before = linear_at(network, path)
-    weights, bias = decode(head, before.in_features)
-    old_bias = torch.zeros(before.out_features) if before.bias is None else before.bias.detach()
+    place, kind = before.weight.device, before.weight.dtype
+    weights, bias = (part.to(place, kind) for part in decode(head, before.in_features))
+    old = before.weight.new_zeros(before.out_features) if before.bias is None else before.bias.detach()
     last = nn.Linear(before.in_features, before.out_features + len(bias), device="meta")
-    kind = {"device": before.weight.device, "dtype": before.weight.dtype}
-    last.weight = nn.Parameter(torch.cat([before.weight.detach(), weights.to(**kind)]), requires_grad=False)
-    last.bias = nn.Parameter(torch.cat([old_bias.to(**kind), bias.to(**kind)]), requires_grad=False)
-    last.train(before.training)
+    last.weight = nn.Parameter(torch.cat([before.weight.detach(), weights]), requires_grad=False)
+    last.bias = nn.Parameter(torch.cat([old, bias]), requires_grad=False)
+    outputs = nn.Sequential(last, AboveBest(before.out_features)).train(before.training)
     identity = json.dumps([network.weights_digest, head.to_dict()], sort_keys=True, ensure_ascii=False)
     return dataclasses.replace(
         network,
-        module=with_module(network.module, path, last),
+        module=with_module(network.module, path, outputs),
         classes=network.classes + head.labels,
         weights_digest=hashlib.sha256(identity.encode()).hexdigest(),
         own=len(head.labels),

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from worker.rules.above_best import AboveBest, BestAdded
 from worker.rules.base import Layer
 from worker.rules.elementwise import ReLU, ReLU6, SiLU
 from worker.rules.linear import Affine, Convolution, FullyConnected
@@ -103,6 +104,7 @@ MODULES: Mapping[type[nn.Module], Callable[[Any], Layer | None]] = {
     nn.Dropout2d: lambda m: Identity(),
     nn.Identity: lambda m: Identity(),
     nn.ZeroPad2d: _zero_pad,
+    AboveBest: lambda m: BestAdded(m.classes),
 }
 """Exact module types; a subclass may compute anything, so it is looked into instead."""
 
