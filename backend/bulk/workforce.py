@@ -80,7 +80,7 @@ def workforce(
     be reached, ProcessError where our workers do not start.
     """
     with ExitStack() as stack:
-        if not environ.get("REDIS_URL", "").strip():
+        if not any(environ.get(name, "").strip() for name in ("REDIS_URL", "REDIS_URL_FILE")):
             settings = replace(settings, redis_url=stack.enter_context(RedisServer()).url)
         client = connect(settings.redis_url)
         stack.callback(client.close)
