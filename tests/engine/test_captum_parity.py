@@ -9,7 +9,7 @@ import pytest
 import torch
 from captum.attr import DeepLift, GuidedBackprop
 from random_networks import build_random
-from tiny import EXACT, noise, seeded
+from tiny import EXACT, distance, noise, seeded
 from torch import Tensor, nn
 
 from worker.attribution import Attributor
@@ -43,10 +43,6 @@ def _by_captum(module: nn.Module, images: Tensor, reference: Tensor, targets: Te
             deeplift.append(DeepLift(module).attribute(x, reference, target=target).detach())
             guided.append(GuidedBackprop(module).attribute(x, target=target).detach())
     return torch.cat(deeplift), torch.cat(guided)
-
-
-def _distance(found: Tensor, right: Tensor) -> float:
-    return float((found.double() - right.double()).norm() / right.double().norm())
 
 
 def _small_vgg(norm: bool) -> nn.Module:
@@ -86,10 +82,10 @@ def _agree(module: nn.Module, images: Tensor, reference: Tensor) -> float:
     ours32, captum32 = _maps(module, images, reference)
     ours, right = _maps(module.double(), images.double(), reference.double())
     for found, yardstick in zip(ours, right, strict=True):
-        assert _distance(found, yardstick) <= 1e-12
-    assert _distance(ours32[1], captum32[1]) <= 1e-6
-    assert _distance(ours32[0], right[0]) <= 3 * _distance(captum32[0], right[0])
-    return _distance(ours32[0], captum32[0])
+        assert distance(found, yardstick) <= 1e-12
+    assert distance(ours32[1], captum32[1]) <= 1e-6
+    assert distance(ours32[0], right[0]) <= 3 * distance(captum32[0], right[0])
+    return distance(ours32[0], captum32[0])
 
 
 @pytest.mark.parametrize("size", [24, 26], ids=["even pools", "odd pools"])
@@ -120,11 +116,11 @@ def test_stock_captum_still_loses_the_pools_of_a_vgg() -> None:
     images, reference = noise(1, 24, 24), noise(1, 24, 24, seed=1) / 2
     wrong, guided = _by_captum(stock, images, reference, torch.tensor([2]))
     ours = Attributor(module, input_size=(24, 24), precision=EXACT, reference=reference)(images, torch.tensor([2]))
-    assert _distance(wrong, ours.deeplift) > 0.01, (
+    assert distance(wrong, ours.deeplift) > 0.01, (
         "captum has become right where a pool follows a ReLU: see if worker.captum_copy needs identities there, "
         "compare with stock captum here, and drop the remark from the benchmark's text"
     )
-    assert _distance(guided, ours.guided) <= 1e-12
+    assert distance(guided, ours.guided) <= 1e-12
 
 
 def test_stock_captum_still_gives_the_wrong_answer_on_relu_then_max_pool() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny import distance
 from torch import Tensor
 
 from worker.rules.linear import Convolution
@@ -19,10 +20,6 @@ def _drawn(*shape: int, seed: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def _error(found: Tensor, right: Tensor) -> float:
-    return float((found.double() - right).norm() / right.norm())
-
-
 @pytest.mark.parametrize("channels", [3, 16, 24, 48, 80, 96, 97, 256])
 @pytest.mark.parametrize("how", [(1, 1, 1), (2, 0, 1), (1, 2, 2)], ids=["plain", "stride", "dilation"])
 def test_any_number_of_channels_is_summed_up_whole(channels: int, how: tuple[int, int, int]) -> None:
@@ -31,10 +28,10 @@ def test_any_number_of_channels_is_summed_up_whole(channels: int, how: tuple[int
     layer = Convolution(weight, bias, stride, padding, dilation)
     right = F.conv2d(x.double(), weight.double(), bias.double(), stride, padding, dilation)
     found = pack_convolution(layer, x.shape, right.shape)
-    assert _error(found.forward(x), right) <= 1e-6
+    assert distance(found.forward(x), right) <= 1e-6
     signal = _drawn(*right.shape, seed=3)
     back = torch.nn.grad.conv2d_input(x.shape, weight.double(), signal.double(), stride, padding, dilation)
-    assert _error(found.backward(signal, [x.shape])[0], back) <= 1e-6
+    assert distance(found.backward(signal, [x.shape])[0], back) <= 1e-6
 
 
 def test_rounding_errors_do_not_grow_with_the_channels() -> None:
@@ -42,4 +39,4 @@ def test_rounding_errors_do_not_grow_with_the_channels() -> None:
     x, weight = _drawn(1, 512, 14, 14, seed=0).relu(), _drawn(64, 512, 3, 3, seed=1)
     right = F.conv2d(x.double(), weight.double(), None, 1, 1)
     layer = pack_convolution(Convolution(weight, None, (1, 1), (1, 1)), x.shape, right.shape)
-    assert _error(layer.forward(x), right) <= 3e-7
+    assert distance(layer.forward(x), right) <= 3e-7

@@ -86,3 +86,8 @@ def values(maps: Tensor | None) -> list[list[float]]:
     assert not maps[0, 1:].any()
     found: list[list[float]] = maps[0, 0].tolist()
     return found
+
+
+def distance(found: Tensor, right: Tensor) -> float:
+    """‖found − right‖ / ‖right‖, of all values together."""
+    return float((found.double() - right.double()).norm() / right.double().norm())

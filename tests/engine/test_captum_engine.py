@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import pytest
 import torch
 import torch.nn.functional as F
-from captum.attr import DeepLift
+from random_networks import build_random
+from tiny import EXACT, as_image, distance, first_channel, noise, seeded
 from torch import Tensor, nn
 
 from worker.attribution import Attribution, Attributor
@@ -17,15 +17,11 @@ from worker.errors import NetworkError, UnsupportedLayerError
 from worker.networks import NETWORKS, load_network
 
 SIZE = (64, 64)
-EXACT, SINGLE = torch.float64, torch.float32
+SINGLE = torch.float32
 
 
 def _images(count: int = 2, dtype: torch.dtype = EXACT, size: tuple[int, int] = SIZE) -> Tensor:
-    return torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(2), dtype=EXACT).to(dtype)
-
-
-def _distance(found: Tensor, right: Tensor) -> float:
-    return float((found - right).norm() / right.norm())
+    return noise(count, *size, seed=2, dtype=dtype)
 
 
 def _both(module: nn.Module, images: Tensor, choose: object, **options: object) -> tuple[Attribution, Attribution]:
@@ -46,12 +42,12 @@ def _same(captum: Attribution, ours: Attribution, tolerance: float) -> None:
     for name, (found, right) in maps.items():
         assert found.shape == right.shape, name
         assert found.dtype == right.dtype, name
-        assert _distance(found, right) <= tolerance, name
+        assert distance(found, right) <= tolerance, name
 
 
 @pytest.mark.parametrize("name", ["vgg11", "alexnet", "squeezenet1_1", "resnet18"])
-def test_both_engines_give_the_same_maps(name: str, random_network: Callable[..., nn.Module]) -> None:
-    module = random_network(name)
+def test_both_engines_give_the_same_maps(name: str) -> None:
+    module = build_random(name)
     captum, ours = _both(module, _images(), torch.tensor([1, 3]), layers=NETWORKS[name].layers, reference=0.2)
     _same(captum, ours, 1e-12)
     assert captum.delta.abs().max() <= 1e-9
@@ -64,16 +60,16 @@ def test_both_engines_agree_on_the_real_efficientnet() -> None:
     _same(*_both(network.module, images, torch.tensor([282]), layers=["relu1"]), 2e-3)
 
 
-def test_xception_whose_relus_share_their_input_agrees_too(random_network: Callable[..., nn.Module]) -> None:
-    module = random_network("xception", dtype=SINGLE)
+def test_xception_whose_relus_share_their_input_agrees_too() -> None:
+    module = build_random("xception", dtype=SINGLE)
     _same(*_both(module, _images(1, SINGLE, (71, 71)), torch.tensor([2])), 1e-4)
 
 
-def test_several_rows_of_one_image_and_a_blurred_reference(random_network: Callable[..., nn.Module]) -> None:
+def test_several_rows_of_one_image_and_a_blurred_reference() -> None:
     def choose(logits: Tensor) -> tuple[Tensor, Tensor]:
         return torch.tensor([1, 0, 1]), torch.tensor([0, 4, 2])
 
-    captum, ours = _both(random_network("squeezenet1_1"), _images(), choose, reference="blur")
+    captum, ours = _both(build_random("squeezenet1_1"), _images(), choose, reference="blur")
     _same(captum, ours, 1e-12)
 
 
@@ -127,20 +123,14 @@ class _Own(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
-def _seeded(make: Callable[[], nn.Module]) -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        return make().double()
-
-
 def test_what_trips_stock_captum_is_right_here() -> None:
-    module = _seeded(_Own)
+    module = seeded(_Own)
     captum, ours = _both(module, 3 * _images(3, size=(16, 16)), torch.tensor([0, 1, 3]), layers=["wide", "third"])
     _same(captum, ours, 1e-12)
 
 
 def test_completeness_holds_where_our_table_has_no_rule() -> None:
-    module = _seeded(_Everything)
+    module = seeded(_Everything)
     found = CaptumAttributor(module, input_size=(17, 16), precision=EXACT)(
         3 * _images(3, size=(17, 16)), torch.tensor([0, 1, 3])
     )
@@ -150,7 +140,7 @@ def test_completeness_holds_where_our_table_has_no_rule() -> None:
 
 @pytest.mark.parametrize("kind", [nn.LeakyReLU, nn.ELU, nn.Sigmoid, nn.Tanh, nn.Softplus])
 def test_nonlinearities_that_only_captum_knows_keep_completeness(kind: type[nn.Module]) -> None:
-    module = _seeded(
+    module = seeded(
         lambda: nn.Sequential(nn.Conv2d(3, 4, 3), kind(), nn.MaxPool2d(3, 2), nn.Flatten(), nn.Linear(36, 2))
     )
     found = CaptumAttributor(module, input_size=(9, 9), precision=EXACT)(
@@ -160,7 +150,7 @@ def test_nonlinearities_that_only_captum_knows_keep_completeness(kind: type[nn.M
 
 
 def test_the_network_is_left_as_it_was() -> None:
-    module = _seeded(_Everything).train()
+    module = seeded(_Everything).train()
     calls: list[str] = []
     module.relu.register_forward_hook(lambda *_: calls.append("hook"))
     before = {key: value.clone() for key, value in module.state_dict().items()}
@@ -182,8 +172,8 @@ def test_the_network_is_left_as_it_was() -> None:
     assert module.relu.inplace
 
 
-def test_weights_are_shared_not_copied(random_network: Callable[..., nn.Module]) -> None:
-    module = random_network("squeezenet1_1", dtype=SINGLE)
+def test_weights_are_shared_not_copied() -> None:
+    module = build_random("squeezenet1_1", dtype=SINGLE)
     engine = CaptumAttributor(module, input_size=SIZE)
     mine = {value.data_ptr() for value in module.state_dict().values()}
     assert {value.data_ptr() for value in engine._module.state_dict().values()} <= mine
@@ -212,31 +202,25 @@ def test_layers_that_captum_would_silently_get_wrong_are_named() -> None:
             CaptumAttributor(module, input_size=SIZE)
 
 
-def test_an_inner_layer_that_is_not_there_is_named(random_network: Callable[..., nn.Module]) -> None:
+def test_an_inner_layer_that_is_not_there_is_named() -> None:
     with pytest.raises(NetworkError, match="no layer 'layer9' in the network: its layers are"):
-        CaptumAttributor(random_network("resnet18"), input_size=SIZE, layers=["layer9"])
+        CaptumAttributor(build_random("resnet18"), input_size=SIZE, layers=["layer9"])
 
 
 def test_images_and_rows_that_do_not_fit_are_refused() -> None:
-    engine = CaptumAttributor(_seeded(_Own), input_size=(16, 16), precision=EXACT)
+    engine = CaptumAttributor(seeded(_Own), input_size=(16, 16), precision=EXACT)
     with pytest.raises(ValueError, match=r"not \(N, 3, 16, 16\)"):
         engine(_images(1), torch.tensor([0]))
     with pytest.raises(ValueError, match="must be equal, not empty"):
         engine(_images(1, size=(16, 16)), torch.tensor([0, 1]))
 
 
-def test_stock_captum_still_needs_all_this() -> None:
-    """ReLU → MaxPool on [1, 0.5] with reference [0, 3]: the right contributions are [0, −2]."""
-    module = nn.Sequential(nn.ReLU(), nn.MaxPool2d((1, 2)), nn.Flatten())
-    image, reference = torch.tensor([[[[1.0, 0.5]]]]), torch.tensor([[[[0.0, 3.0]]]])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        stock = DeepLift(module).attribute(image.requires_grad_(), reference, target=0).detach()
-    assert stock.flatten().tolist() == [1, 0], "captum is fixed: worker.captum_copy may be simpler now"
-    ours = CaptumAttributor(
-        nn.Sequential(nn.Conv2d(3, 1, 1, bias=False), *module), input_size=(1, 2), reference=reference[0]
+def test_relu_then_max_pool_is_right() -> None:
+    """Of [1, 0.5] with reference [0, 3]: [0, −2]. Stock captum answers [1, 0] (test_captum_parity)."""
+    image, reference = [[1.0, 0.5]], [[0.0, 3.0]]
+    module = first_channel(nn.ReLU(), nn.MaxPool2d((1, 2)), nn.Flatten())
+    found = CaptumAttributor(module, input_size=(1, 2), reference=as_image(reference, SINGLE))(
+        as_image(image, SINGLE), torch.tensor([0])
     )
-    ours._module.get_submodule("0").weight.data.copy_(torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1))
-    found = ours(F.pad(image.detach(), (0, 0, 0, 0, 0, 2)), torch.tensor([0]))
     assert found.deeplift.sum(1).flatten().tolist() == [0, -2]
     assert found.delta.item() == 0
