@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from desk import VERSION, Desk, recordings
+from flask import Flask
 from flask.testing import FlaskClient
 from label_studio_sdk.label_interface.interface import LabelInterface
 
 
-def replay(client: FlaskClient, recording: dict[str, Any]) -> Any:
+def replay(client: FlaskClient, recording: dict[str, Any], **changed: str) -> Any:
     request = recording["request"]
     headers = {name: value for name, value in request["headers"].items() if name not in ("Host", "Content-Length")}
+    headers |= changed
     body = None if request["body"] is None else json.dumps(request["body"])
     return client.open(request["path"], method=request["method"], headers=headers, data=body)
 
@@ -33,14 +37,39 @@ def check_entries(body: dict[str, Any], results: Any) -> int:
     return boxes
 
 
+REQUESTS = ("health", "versions", "setup", "predict", "answer", "interactive", "webhook")
+"""What the names of requests to a backend begin with; `api` are requests to Label Studio."""
+
+
+def test_every_recording_is_replayed_here(shared: Path) -> None:
+    names = {name for name, _ in recordings(shared, "")}
+    assert len(names) >= 80
+    assert names == {name for name, _ in recordings(shared, "api", *REQUESTS)}
+
+
 def test_health_and_versions(client: FlaskClient, shared: Path) -> None:
     found = recordings(shared, "health", "versions")
-    assert found
+    assert {name for name, _ in found} == {"health", "health-wrong-basic-auth", "versions"}
     for name, recording in found:
-        if "wrong" not in name:
-            answer = replay(client, recording)
-            assert answer.status_code == 200, name
-            assert answer.get_json().get("versions", [VERSION]) == [VERSION]
+        answer = replay(client, recording)
+        assert answer.status_code == 200, name
+        assert answer.get_json().get("versions", [VERSION]) == [VERSION]
+
+
+def test_recordings_with_and_without_passwords(make_app: Callable[..., Flask], shared: Path) -> None:
+    """Authorization was cut out of the recordings: what they name is put back."""
+    client = make_app(basic_auth="studio:pass", webhook_secret="s3cret").test_client()
+    found = dict(recordings(shared, *REQUESTS))
+    right, wrong = ("Basic " + base64.b64encode(text).decode() for text in (b"studio:pass", b"studio:other"))
+    setup, trained = found["setup-basic-auth"], found["webhook-start-training-basic-auth"]
+    assert replay(client, found["health"]).status_code == 200
+    assert replay(client, found["health-wrong-basic-auth"], Authorization=wrong).status_code == 401
+    assert replay(client, setup, Authorization=wrong).status_code == 401
+    assert replay(client, setup, Authorization=right).get_json()["model_version"] == VERSION
+    assert replay(client, trained, Authorization=right).status_code == 201
+    assert replay(client, found["webhook-annotation-created-no-auth"], Authorization="").status_code == 401
+    carrying = found["webhook-annotation-created-custom-headers"]
+    assert replay(client, carrying, Authorization="", **{"X-Boxlift-Secret": "s3cret"}).status_code == 201
 
 
 def test_every_setup(client: FlaskClient, shared: Path) -> None:
