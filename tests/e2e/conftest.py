@@ -30,9 +30,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def image_server() -> Iterator[str]:
-    """Address of a web server with the demo's photos, on the loopback interface."""
+    """Address of a web server with the demo's photos, on the loopback interface; any site's pages may show them."""
 
     class Quiet(SimpleHTTPRequestHandler):
+        def end_headers(self) -> None:
+            self.send_header("Access-Control-Allow-Origin", "*")
+            super().end_headers()
+
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
@@ -82,9 +86,9 @@ def studio(stack: Stack) -> Iterator[StudioApi]:
 def new_project(studio: StudioApi, stack: Stack, version: str, request: pytest.FixtureRequest) -> NewProject:
     """Makes a project with the demo's labels (or another config), and connects the backend."""
 
-    def make(config: str | None = None, *, title: str = "") -> Project:
+    def make(config: str | None = None, *, title: str = "", **settings: Any) -> Project:
         number = studio.create_project(title or str(request.node.name)[:50], config or label_config())
-        studio.connect(number, stack.backend_url, version)
+        studio.connect(number, stack.backend_url, version, **settings)
         return Project(studio, number, version)
 
     return make

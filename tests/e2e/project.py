@@ -32,6 +32,10 @@ class Project:
             found.setdefault(item["task"], []).append(item)
         return found
 
+    def annotations(self, task: int) -> list[dict[str, Any]]:
+        """What people have submitted for a task."""
+        return list(self.studio.call("GET", f"/api/tasks/{task}/annotations/"))
+
     def wait_for(self, tasks: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
         """Predictions once all `tasks` have one; fails where that does not happen."""
         deadline = time.monotonic() + SECONDS
