@@ -20,6 +20,7 @@ from backend.outbox import Outbox
 from backend.plans import Reading, read_config
 from backend.predictions import to_prediction
 from backend.settings import Settings
+from backend.tunings import Tunings
 from worker.contract import Model, Plan, Result, embedded_address, model_key, plan_key, strings
 from worker.errors import BoxliftError, StudioError
 
@@ -65,13 +66,14 @@ class Delivery:
         """`after` is called with the project and each lot of predictions that Label Studio has taken."""
         self._client = client
         self._outbox = Outbox(client)
+        self._tunings = Tunings(client)
         self._studio = studio
         self._unmatched = unmatched
         self._interval = interval
         self._after = after
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._adopted: set[tuple[int, str]] = set()
+        self._adopted: dict[int, str] = {}
         self._pause: dict[int, float] = {}
         self._next: dict[int, float] = {}
 
@@ -217,9 +219,13 @@ class Delivery:
     def _adopt(self, project: int, version: str) -> None:
         """Make the version the project's own, once there are predictions of it: only then does the Data Manager
         show and sort by their scores. A version that is not one of ours is left alone."""
-        if (project, version) in self._adopted:
+        if self._adopted.get(project) == version:
             return
-        self._adopted.add((project, version))
+        if project in self._adopted or self._tunings.of(project) is not None:
+            present = self._tunings.version(project)
+            if present is not None and present != version:
+                return  # a late result of what was there before
+        self._adopted[project] = version
         try:
             present = self._studio.project(project).model_version or ""
             if present != version and (not present or present.startswith("boxlift-")):

@@ -66,6 +66,6 @@ class Events:
         project = data.get("project")
         if isinstance(project, Mapping):
             try:
-                self._predictor.read(project.get("label_config"))
+                self._predictor.read(project.get("label_config"), project_id(project.get("id")))
             except BoxliftError as error:
                 log.info("changed labelling config not looked at: %s", error)

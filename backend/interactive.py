@@ -108,7 +108,8 @@ def questions(drawn: Drawn, images: Sequence[ImageRef], reading: Reading, label_
     classes = _classes(target, drawn.to_name, reading)
     if classes == ():
         return
-    plan = Plan(label_config=label_config, classes=classes, max_boxes=BOXES)
+    tuning = reading.plan.tuning if reading.plan else None
+    plan = Plan(label_config=label_config, classes=classes, max_boxes=BOXES, tuning=tuning)
     whole = Question(drawn, shown[0], plan, target)
     if drawn.point:
         yield whole

@@ -100,9 +100,9 @@ class BoxliftModel(LabelStudioMLBase):
         self.set("extra_params", json.dumps(extra_params))
 
     def version(self) -> str:
-        """The workers' model version; empty before a worker announced one."""
+        """The version that predicts for the project; empty before a worker announced one."""
         try:
-            return self.predictor.model().version
+            return self.predictor.model(project_id(self.project_id)).version
         except BoxliftError:
             return ""
 

@@ -39,10 +39,11 @@ class Reading:
 
 
 @functools.lru_cache(maxsize=256)
-def read_config(label_config: str, model: Model, unmatched: str) -> Reading:
+def read_config(label_config: str, model: Model, unmatched: str, tuning: str | None = None) -> Reading:
     """Read a labelling config for a model; its notes go to the log once. Never raises LabellingError.
 
-    Where the last classes of the model are a project's own labels, these labels reach them.
+    Where the last classes of the model are a project's own labels, these labels reach them. `tuning` is the version
+    of the project's own tuning, if the model is that.
     """
     try:
         labelling = parse_config(label_config)
@@ -52,13 +53,13 @@ def read_config(label_config: str, model: Model, unmatched: str) -> Reading:
     mapping = match_labels(labelling, model.classes[:first], unmatched)
     if model.own:
         mapping = with_own_labels(mapping, labelling, model.classes[first:], first)
-    reading = Reading(labelling, mapping, _plan(label_config, labelling, mapping))
+    reading = Reading(labelling, mapping, _plan(label_config, labelling, mapping, tuning))
     for note in reading.notes:
         log.warning("labelling config: %s", note)
     return reading
 
 
-def _plan(label_config: str, labelling: Labelling, mapping: LabelMap) -> Plan | None:
+def _plan(label_config: str, labelling: Labelling, mapping: LabelMap, tuning: str | None) -> Plan | None:
     """One plan for all of a config's Image tags: the widest thresholds, each tag with its own classes."""
     classes = {image.name: mapping.classes(image.name) for image in labelling.drawn_images}
     if not any(some is None or some for some in classes.values()):
@@ -71,4 +72,5 @@ def _plan(label_config: str, labelling: Labelling, mapping: LabelMap) -> Plan | 
         max_boxes=max(control.max_boxes for control in labelling.controls),
         min_score=min(control.min_score for control in labelling.controls),
         classes_of=None if all(some == first for some in others) else classes,
+        tuning=tuning,
     )

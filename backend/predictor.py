@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Protocol
 
-from backend.announced import Announced
+from backend.announced import Announced, Tuned
 from backend.interactive import Question, answer, drawn, questions
 from backend.labelling import task_images
 from backend.plans import Reading, read_config
 from backend.predictions import Prediction, to_prediction
 from backend.settings import Settings
-from worker.contract import ImageRef, Model, Plan, Request, Result, embedded_address
+from worker.contract import ImageRef, Model, Plan, Request, Result, Tuning, embedded_address
 from worker.errors import BoxliftError, QueueFullError
 
 log = logging.getLogger(__name__)
@@ -30,6 +30,8 @@ class Queue(Protocol):
     """What the predictor needs of `backend.queueing.Jobs`. Every method may raise QueueError."""
 
     def model(self) -> Model | None: ...
+
+    def tuning(self, project: int) -> Tuning | None: ...
 
     def put_plan(self, plan: Plan) -> str: ...
 
@@ -45,6 +47,7 @@ class Predictor:
         self.settings = settings
         self._jobs = jobs
         self._announced = Announced(jobs.model)
+        self._tuned = Tuned(jobs.tuning)
         spare = max(2, settings.threads // 4)
         self._slots = threading.BoundedSemaphore(max(1, settings.threads - spare))
 
@@ -62,14 +65,22 @@ class Predictor:
         )
         return cls(settings, jobs)
 
-    def model(self) -> Model:
-        """The model of the workers, at once. Raises QueueError, with what to do, where none was ever announced."""
-        return self._announced.model()
+    def model(self, project: int | None = None) -> Model:
+        """The model of the workers, or a project's own tuning of it, at once. Raises QueueError, with what to do,
+        where none was ever announced."""
+        announced = self._announced.model()
+        return self._tuned.model(project, announced) if project else announced
 
-    def read(self, label_config: object) -> Reading:
+    def read(self, label_config: object, project: int | None = None) -> Reading:
         """A labelling config as the present model sees it. Raises QueueError as `model` does."""
+        return self._serving(project, label_config)[1]
+
+    def _serving(self, project: int | None, label_config: object) -> tuple[Model, Reading]:
+        """The model that answers for a project, and how it sees the labelling config."""
         config = label_config if isinstance(label_config, str) else ""
-        return read_config(config, self.model(), self.settings.unmatched)
+        announced, model = self._announced.model(), self.model(project)
+        tuning = None if model.version == announced.version else model.version
+        return model, read_config(config, model, self.settings.unmatched, tuning)
 
     def predict(self, project: int, tasks: Sequence[object], label_config: object) -> list[Entry]:
         """One entry for each task, in order: its prediction if it is there in time, else [].
@@ -79,8 +90,7 @@ class Predictor:
         """
         entries: list[Entry] = [[] for _ in tasks]
         try:
-            model = self.model()
-            reading = self.read(label_config)
+            model, reading = self._serving(project, label_config)
             requests = self._requests(project, tasks, reading, model)
             ready = self._submit(list(requests.values()), wait=True)
         except QueueFullError:
@@ -106,12 +116,12 @@ class Predictor:
 
         The person who waits is served before everything else. Never raises.
         """
-        entries = [nothing(self._version()) for _ in tasks]
+        entries = [nothing(self._version(project)) for _ in tasks]
         drawing = drawn(context)
         if drawing is None or not isinstance(label_config, str):
             return entries
         try:
-            model, reading = self.model(), self.read(label_config)
+            model, reading = self._serving(project, label_config)
             for position, task in enumerate(tasks):
                 number = task_id(task)
                 if number is not None and isinstance(task, Mapping):
@@ -140,9 +150,9 @@ class Predictor:
                     return found
         return None
 
-    def _version(self) -> str:
+    def _version(self, project: int) -> str:
         try:
-            return self.model().version
+            return self.model(project).version
         except BoxliftError:
             return ""
 
@@ -154,7 +164,8 @@ class Predictor:
 
     def requests(self, project: int, tasks: Sequence[object], label_config: object) -> list[Request]:
         """What workers would be asked for the tasks that have an id and a picture. Raises QueueError."""
-        return list(self._requests(project, tasks, self.read(label_config), self.model()).values())
+        model, reading = self._serving(project, label_config)
+        return list(self._requests(project, tasks, reading, model).values())
 
     def forget(self, project: int, tasks: Iterable[int]) -> int:
         """These tasks are gone: their jobs leave the queue. Returns how many. Raises QueueError."""

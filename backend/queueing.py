@@ -33,6 +33,7 @@ from worker.contract import (
     Plan,
     Request,
     Result,
+    Tuning,
     outbox_key,
     plan_key,
     sending_key,
@@ -115,6 +116,12 @@ class Jobs:
         with talking():
             text = self.client.get(MODEL_KEY)
         return Model.from_dict(json.loads(text)) if text else None
+
+    def tuning(self, project: int) -> Tuning | None:
+        """The project's own tuning; None where it has none."""
+        from backend.tunings import Tunings
+
+        return Tunings(self.client).of(project)
 
     def put_plan(self, plan: Plan) -> str:
         """Store a plan, or keep it longer, and return its digest."""

@@ -64,8 +64,9 @@ def home() -> Response:
 def setup() -> Response | tuple[Response, int]:
     """The version, and what the labelling config cannot have. 503 before any worker has announced a model."""
     body = _body()
-    reading = _predictor().read(body.get("schema"))
-    answer: dict[str, Any] = {"model_version": _predictor().model().version}
+    project = project_id(body.get("project"))
+    reading = _predictor().read(body.get("schema"), project)
+    answer: dict[str, Any] = {"model_version": _predictor().model(project).version}
     if reading.notes:
         answer["message"] = "; ".join(reading.notes)
         answer["unreachable"] = list(reading.mapping.unreachable)
@@ -101,9 +102,9 @@ def webhook() -> tuple[Response, int]:
 
 @routes.route("/versions", methods=["GET", "POST"])
 def versions() -> Response:
-    """The one version there is; none before a worker announced it."""
+    """The version that predicts: with `?project=`, for that project. None before a worker announced it."""
     try:
-        return jsonify(versions=[_predictor().model().version])
+        return jsonify(versions=[_predictor().model(project_id(request.args.get("project"))).version])
     except BoxliftError as error:
         return jsonify(versions=[], message=str(error))
 

@@ -44,6 +44,13 @@ LATENCY_BOUNDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0,
 WORKERS_KEY = PREFIX + "workers"
 """Hash of each live worker's name → what it last said about itself, as JSON."""
 
+TUNING_WISHES_KEY = PREFIX + "tuning-wishes"
+"""Hash of projects whose corrections are to be learned from → how, as JSON: see backend.tunings."""
+TUNING_STATES_KEY = PREFIX + "tuning-states"
+"""Hash of projects → what became of their last wish, as JSON."""
+CORRECTED_KEY = PREFIX + "corrected"
+"""Hash of projects → corrections since the last wish."""
+
 Box = tuple[float, float, float, float]
 _IGNORED = "".join(map(chr, range(33)))
 
@@ -66,6 +73,11 @@ def tuning_key(version: str) -> str:
 def tuned_key(project: int | str) -> str:
     """Key of the version of the `Tuning` that is a project's own at present."""
     return f"{PREFIX}tuned:{project}"
+
+
+def tuning_lock_key(project: int | str) -> str:
+    """Key of the lock that whoever tunes a project holds."""
+    return f"{PREFIX}tuning-lock:{project}"
 
 
 def waiting_key(job_id: str) -> str:

@@ -55,7 +55,7 @@ def preannotate_project(
     """
     config = studio.project(order.project).label_config
     predictor = Predictor(force.settings, force.jobs)
-    reading, version = predictor.read(config), predictor.model().version
+    reading, version = predictor.read(config, order.project), predictor.model(order.project).version
     if reading.plan is None:
         raise LabellingError(f"project {order.project}: nothing can be predicted: " + "; ".join(reading.notes))
     view = view_number(studio, order.project, order.view) if order.view else None

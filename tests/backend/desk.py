@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.labelling.imagenet import taxonomy
-from worker.contract import Detection, ImageResult, Model, Plan, Request, Result
+from worker.contract import Detection, ImageResult, Model, Plan, Request, Result, Tuning
 from worker.errors import QueueError
 
 VERSION = "boxlift-vgg16-0123456789ab"
@@ -20,6 +20,7 @@ class Desk:
     def __init__(self, model: Model | None = None) -> None:
         self.announced = model
         self.plans: dict[str, Plan] = {}
+        self.tunings: dict[int, Tuning] = {}
         self.asked: list[tuple[list[Request], bool, float]] = []
         self.cancelled: list[tuple[int, set[int] | None]] = []
         self.ready = True
@@ -29,6 +30,9 @@ class Desk:
         if self.error:
             raise self.error
         return self.announced
+
+    def tuning(self, project: int) -> Tuning | None:
+        return self.tunings.get(project)
 
     def put_plan(self, plan: Plan) -> str:
         self.plans[plan.digest] = Plan.from_dict(json.loads(json.dumps(plan.to_dict())))

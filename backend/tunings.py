@@ -1,0 +1,135 @@
+"""Projects' own tunings in Redis: the one in use, wishes for a new one, and what became of them.
+
+Nothing here is precious: corrections are in Label Studio, and tuning again makes the same tuning of them.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import redis
+
+from backend.announced import tuned_model
+from backend.queueing import talking
+from worker.contract import (
+    CORRECTED_KEY,
+    MODEL_KEY,
+    TUNING_STATES_KEY,
+    TUNING_WISHES_KEY,
+    Model,
+    Tuning,
+    model_key,
+    tuned_key,
+    tuning_key,
+)
+
+TTL = 366 * 86400
+"""Seconds that a tuning outlives its last use."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What became of the last wish to tune a project."""
+
+    at: float
+    """Unix time of this state."""
+    state: str
+    """`waiting`, `running`, `done` or `failed`."""
+    message: str = ""
+    version: str = ""
+    """Of the tuning in use since then; empty where the old one stays."""
+    seconds: float = 0.0
+
+
+class Tunings:
+    """Every method raises QueueError where Redis cannot be reached."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+
+    def of(self, project: int) -> Tuning | None:
+        """The project's own tuning, kept longer by being used; None where it has none."""
+        with talking():
+            found = self._client.get(tuned_key(project))
+            version = found.decode() if isinstance(found, bytes) else ""
+            text = self._client.get(tuning_key(version)) if version else None
+            if not text:
+                return None
+            pipe = self._client.pipeline(transaction=False)
+            for key in (tuned_key(project), tuning_key(version), model_key(version)):
+                pipe.expire(key, TTL)
+            pipe.execute()
+        return Tuning.from_dict(json.loads(text))
+
+    def announced(self) -> Model | None:
+        """What the workers run."""
+        with talking():
+            text = self._client.get(MODEL_KEY)
+        return Model.from_dict(json.loads(text)) if text else None
+
+    def version(self, project: int) -> str | None:
+        """The version that predicts for the project: of its tuning, or of the announced model; None before any."""
+        own, announced = self.of(project), self.announced()
+        if own is not None and announced is not None and own.base == announced.version:
+            return own.version
+        return announced.version if announced else None
+
+    def publish(self, tuning: Tuning, base: Model) -> str:
+        """Have the project's tasks predicted with this from now on. Returns its version."""
+        model = tuned_model(tuning, base)
+        with talking():
+            pipe = self._client.pipeline(transaction=True)
+            pipe.set(tuning_key(tuning.version), json.dumps(tuning.to_dict()), ex=TTL)
+            pipe.set(model_key(tuning.version), json.dumps(model.to_dict()), ex=TTL)
+            pipe.set(tuned_key(tuning.project), tuning.version, ex=TTL)
+            pipe.execute()
+        return tuning.version
+
+    def withdraw(self, project: int) -> bool:
+        """Back to the workers' defaults; jobs under way end with the tuning that they were made with."""
+        with talking():
+            return bool(self._client.delete(tuned_key(project)))
+
+    def wish(self, project: int, *, repredict: bool = False) -> bool:
+        """Ask for a tuning in the background. False where one is waited for already."""
+        with talking():
+            new = self._client.hset(TUNING_WISHES_KEY, str(project), json.dumps({"repredict": repredict}))
+            if new:
+                self.note(project, "waiting", "a worker's machine will take it up")
+        return bool(new)
+
+    def wishes(self) -> dict[int, dict[str, Any]]:
+        """Project → how it wants to be tuned."""
+        with talking():
+            found = self._client.hgetall(TUNING_WISHES_KEY)
+        return {int(project): json.loads(text) for project, text in found.items()}
+
+    def granted(self, project: int) -> bool:
+        """Take a wish up: True for one caller only."""
+        with talking():
+            return bool(self._client.hdel(TUNING_WISHES_KEY, str(project)))
+
+    def note(self, project: int, state: str, message: str = "", *, version: str = "", seconds: float = 0.0) -> None:
+        """Say how far it is, where `boxlift status` looks."""
+        told = State(time.time(), state, message, version, round(seconds, 1))
+        with talking():
+            self._client.hset(TUNING_STATES_KEY, str(project), json.dumps(asdict(told)))
+
+    def states(self) -> dict[int, State]:
+        """Project → what became of its last wish."""
+        with talking():
+            found = self._client.hgetall(TUNING_STATES_KEY)
+        states = {int(project): State(**json.loads(text)) for project, text in found.items()}
+        return dict(sorted(states.items()))
+
+    def corrected(self, project: int, every: int) -> bool:
+        """Count a correction; True where it is the `every`-th since the last time."""
+        with talking():
+            count = self._client.hincrby(CORRECTED_KEY, str(project), 1)
+            if count < every:
+                return False
+            self._client.hdel(CORRECTED_KEY, str(project))
+        return True

@@ -1,0 +1,80 @@
+"""A project with a tuning of its own: its version, labels and plans, and nobody else's."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable
+
+import pytest
+from desk import VERSION, Desk
+from flask import Flask
+from flask.testing import FlaskClient
+from test_app import CONFIG, body, results
+
+from worker.contract import Head, Model, Tuning
+
+MINE, OTHER = 5, 6
+HEAD = Head(labels=("Dog",), weights="", bias=(0.0,))
+
+
+def setup(client: FlaskClient, project: int) -> str:
+    answer = client.post("/setup", json={"schema": CONFIG, "project": f"{project}.123"})
+    return str(answer.get_json()["model_version"])
+
+
+def eventually(said: Callable[[], str], wanted: str) -> None:
+    """What is in Redis is asked for once a second."""
+    deadline = time.monotonic() + 30
+    while said() != wanted:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def tuning(desk: Desk) -> Tuning:
+    desk.tunings[MINE] = Tuning(MINE, VERSION, "vgg16", {"threshold": 0.3}, HEAD)
+    return desk.tunings[MINE]
+
+
+def test_its_version_everywhere_and_only_there(client: FlaskClient, tuning: Tuning, desk: Desk) -> None:
+    assert tuning.version != VERSION
+    assert setup(client, MINE) == tuning.version
+    assert client.get(f"/versions?project={MINE}").get_json()["versions"] == [tuning.version]
+    [mine] = results(client, body(1, project=f"{MINE}.1"))
+    assert mine["model_version"] == tuning.version
+    [request] = desk.asked[-1][0]
+    plan = desk.plans[request.plan]
+    assert (request.model_version, plan.tuning) == (tuning.version, tuning.version)
+    assert plan.classes is not None
+    assert len(desk.announced.classes) in plan.classes, "its own label is a further class"  # type: ignore[union-attr]
+
+    assert setup(client, OTHER) == VERSION
+    [other] = results(client, body(1, project=f"{OTHER}.1"))
+    assert other["model_version"] == VERSION
+    [request] = desk.asked[-1][0]
+    assert (request.model_version, desk.plans[request.plan].tuning) == (VERSION, None)
+
+
+def test_a_tuning_of_other_weights_is_not_used_and_says_so_once(
+    client: FlaskClient, tuning: Tuning, desk: Desk, model: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    newer = "boxlift-vgg16-newer0000000"
+    desk.announced = dataclasses.replace(model, version=newer)
+    with caplog.at_level(logging.WARNING):
+        assert {setup(client, MINE) for _ in range(3)} == {newer}
+    told = [record.getMessage() for record in caplog.records if tuning.version in record.getMessage()]
+    assert len(told) == 1
+    assert f"boxlift tune --project {MINE}" in told[0]
+    [request] = [results(client, body(1, project=f"{MINE}.1")), desk.asked[-1][0]][1]
+    assert desk.plans[request.plan].tuning is None
+
+
+def test_a_new_tuning_and_its_end_are_noticed(make_app: Callable[..., Flask], desk: Desk) -> None:
+    client = make_app().test_client()
+    assert setup(client, MINE) == VERSION
+    tuning = desk.tunings[MINE] = Tuning(MINE, VERSION, "vgg16", {"threshold": 0.3})
+    eventually(lambda: setup(client, MINE), tuning.version)
+    del desk.tunings[MINE]
+    eventually(lambda: setup(client, MINE), VERSION)
