@@ -33,8 +33,8 @@ class Rate(ProgressColumn):
     """Tasks a second."""
 
     def render(self, task: Task) -> Text:
-        """Of the last half minute."""
-        speed = task.finished_speed or task.speed
+        """Since the start, without what was done before."""
+        speed = (task.completed - task.fields["before"]) / task.elapsed if task.elapsed else 0.0
         return Text(f"{speed:.1f}/s" if speed else "", style="progress.data.speed")
 
 
@@ -72,7 +72,7 @@ class Bar:
         text = f"Boxes ({failed} failed)" if failed else "Boxes"
         if self._task is None:
             self._start = (now, ended)
-            self._task = self._bar.add_task(text, total=total, completed=ended)
+            self._task = self._bar.add_task(text, total=total, completed=ended, before=ended)
         self._bar.update(self._task, total=total, completed=ended, description=text)
         if not self._console.is_terminal and (now - self._last > LINE_EVERY or ended == total):
             self._last = now
