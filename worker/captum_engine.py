@@ -16,6 +16,7 @@ from captum.attr import DeepLift, GuidedBackprop
 from torch import Tensor, nn
 
 from worker.attribution import Attribution, Choice
+from worker.attribution.devices import all_digits
 from worker.attribution.reference import blurred, constant_reference
 from worker.captum_copy import rewritten
 
@@ -68,6 +69,10 @@ class CaptumAttributor:
         if images.dim() != 4 or tuple(images.shape[1:]) != (3, *self.input_size):
             expected = f"(N, 3, {self.input_size[0]}, {self.input_size[1]})"
             raise ValueError(f"images have shape {tuple(images.shape)}, not {expected}")
+        with all_digits(self.device):
+            return self._run(images, choose)
+
+    def _run(self, images: Tensor, choose: Choice) -> Attribution:
         images = images.to(self.device, self.precision)
         references = blurred(images) if self._constant is None else self._constant
         with torch.no_grad():

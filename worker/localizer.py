@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +28,8 @@ from worker.contract import Box, Detection, Model, Tuning, digest
 from worker.engines import Engine, make_attributor
 from worker.errors import ContractError
 from worker.heatmap import border_mask, combine, prepare
-from worker.images import Photo, to_tensor
+from worker.images import Photo
+from worker.images.ahead import tensors
 from worker.parameters import DEEPLIFT, GUIDED, Parameters
 from worker.probes import probe_boxes, union_boxes
 from worker.regression import certainty, chance, regress, signs
@@ -163,16 +166,24 @@ class Localizer:
         Raises ValueError where no class competes: there is nothing to map back.
         """
         allowed = _per_image(classes, len(images), len(self.network.classes))
-        for start in range(0, len(images), self._batch):
-            part = slice(start, start + self._batch)
-            if any(one is not None and not len(one) for one in allowed[part]):
-                raise ValueError("no class competes in an image: nothing can be mapped back")
-            yield from self._view(images[part], allowed[part], max_boxes, min_score)
+        waits = torch.device(self._made["device"] or self.network.device).type == "cuda"
+        ready = tensors(images, self.network.preprocessing, ahead=2 * self._batch if waits else 0)
+        with closing(ready):
+            for start in range(0, len(images), self._batch):
+                part = slice(start, start + self._batch)
+                if any(one is not None and not len(one) for one in allowed[part]):
+                    raise ValueError("no class competes in an image: nothing can be mapped back")
+                inputs = torch.stack(list(islice(ready, len(images[part]))))
+                yield from self._view(images[part], inputs, allowed[part], max_boxes, min_score)
 
     def _view(
-        self, images: Sequence[Picture], allowed: Sequence[Allowed], max_boxes: int, min_score: float
+        self,
+        images: Sequence[Picture],
+        inputs: Tensor,
+        allowed: Sequence[Allowed],
+        max_boxes: int,
+        min_score: float,
     ) -> Iterator[View]:
-        inputs = torch.stack([to_tensor(image, self.network.preprocessing) for image in images])
         attribution = self.attribute(inputs, allowed, several=max_boxes > 1)
         sources = prepare(named_maps(attribution), self.parameters)
         heats = combine(sources, self.parameters).cpu().numpy()

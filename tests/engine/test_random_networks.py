@@ -178,7 +178,7 @@ def _prepare(
     return module, images, noise(1, height, width, seed=seed + 1)
 
 
-@settings(COMMON, max_examples=300 * TIMES)
+@settings(COMMON, max_examples=200 * TIMES)
 @given(**ARGUMENTS)
 def test_logits_gradients_and_completeness(
     make: Callable[[], nn.Module], seed: int, height: int, width: int, scale: float
@@ -203,7 +203,7 @@ def test_logits_gradients_and_completeness(
     torch.testing.assert_close(found.layers["0"].sum((1, 2)), change, rtol=0, atol=1e-11 * size)
 
 
-@settings(COMMON, max_examples=150 * TIMES)
+@settings(COMMON, max_examples=100 * TIMES)
 @given(**ARGUMENTS)
 def test_maps_are_those_of_captum_made_right(
     make: Callable[[], nn.Module], seed: int, height: int, width: int, scale: float
@@ -218,7 +218,7 @@ def test_maps_are_those_of_captum_made_right(
         torch.testing.assert_close(found, right, rtol=1e-9, atol=1e-11 * max(1.0, float(right.abs().max())))
 
 
-@settings(COMMON, max_examples=150 * TIMES)
+@settings(COMMON, max_examples=100 * TIMES)
 @given(**ARGUMENTS)
 def test_float32_is_near_float64(
     make: Callable[[], nn.Module], seed: int, height: int, width: int, scale: float

@@ -11,6 +11,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from worker.attribution.devices import all_digits, upload
 from worker.attribution.passes import (
     ForwardPass,
     ReferencePass,
@@ -111,7 +112,7 @@ class Attributor:
         if images.dim() != 4 or images.shape[1] != 3 or tuple(images.shape[2:]) != self.input_size:
             expected = f"(N, 3, {self.input_size[0]}, {self.input_size[1]})"
             raise ValueError(f"images have shape {tuple(images.shape)}, not {expected}")
-        with self._busy, torch.no_grad():
+        with self._busy, torch.no_grad(), all_digits(self.device):
             while True:
                 try:
                     return self._run(images, choose)
@@ -151,15 +152,13 @@ class Attributor:
     def _outside(self) -> torch.dtype:
         return torch.promote_types(self.precision, torch.float32)
 
-    def _enter(self, images: Tensor) -> Tensor:
-        entered = images.to(self.device, self._outside, non_blocking=True)
-        return entered.contiguous(memory_format=torch.channels_last)
-
     def _logits(self, images: Tensor) -> Tensor:
-        return run_plain(self._plan, self._enter(images).to(self.precision)).to(self._outside)
+        return run_plain(self._plan, upload(images, self.device, self._outside).to(self.precision)).to(
+            self._outside
+        )
 
     def _forward(self, images: Tensor) -> tuple[ForwardPass, ReferencePass]:
-        entered = self._enter(images)
+        entered = upload(images, self.device, self._outside)
         if self._baseline is None:
             reference = self._refer(blurred(entered))
         else:
