@@ -1,0 +1,149 @@
+"""The whole story of one project: photos in, boxes drawn, a third corrected, reviewed, tuned, and the rest better.
+
+The photos' true boxes play the people: they draw what these people always draw, the upper half of the object.
+Nothing but Label Studio's own API and pages is used to correct, and all that people did must be there in the end.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+
+from backend.demo.stack import Stack
+from backend.demo.studio_api import StudioApi
+from backend.review.matching import iou
+from worker.contract import Box
+
+from .browser import Page, open_page
+from .drawing import ARTIFACTS, fractions
+from .project import NewProject, Project
+from .test_integration import boxlift
+
+PHOTOS = 60
+THIRD = PHOTOS // 3
+CONFIG = (
+    '<View><Image name="image" value="$image"/><RectangleLabels name="label" toName="image">'
+    '<Label value="Dog"/><Label value="Thing" model_unmatched="true"/></RectangleLabels></View>'
+)
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def page(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with open_page(stack.studio.url, stack.studio.login, tmp_path_factory.mktemp("profile")) as page:
+        yield page
+
+
+def photos(shared: Path) -> dict[str, Box]:
+    """Photo → what people draw in it. Photos with one object only."""
+    folder = shared / "data" / "ilsvrc"
+    lines = (json.loads(line) for line in (folder / "boxes.jsonl").read_text().splitlines())
+    found = {str(folder / line["file"]): line["boxes"][0] for line in lines if len(line["boxes"]) == 1}
+    return {file: (x0, y0, x1, (y0 + y1) / 2) for file, (x0, y0, x1, y1) in list(found.items())[:PHOTOS]}
+
+
+def percent(box: Box) -> dict[str, float]:
+    """A box as Label Studio has it."""
+    x0, y0, x1, y1 = (100 * side for side in box)
+    return {"x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0, "rotation": 0}
+
+
+def correct(studio: StudioApi, task: int, prediction: Mapping[str, Any], box: Box) -> None:
+    """Submit what a person makes of a prediction: its region moved to where it belongs, or a new one."""
+    drawn: dict[str, Any] = {"from_name": "label", "to_name": "image", "type": "rectanglelabels"}
+    region = prediction["result"][0] if prediction["result"] else drawn | {"id": "new", "value": {}}
+    label = region["value"].get("rectanglelabels", ["Thing"])
+    origin = "prediction-changed" if prediction["result"] else "manual"
+    moved = region | {"value": percent(box) | {"rectanglelabels": label}, "origin": origin}
+    body = {"result": [moved], "parent_prediction": prediction["id"], "lead_time": 7.5}
+    studio.call("POST", f"/api/tasks/{task}/annotations/", json=body)
+
+
+def work_of_people(studio: StudioApi, tasks: Sequence[int]) -> bytes:
+    """All annotations as they are stored, but for how long ago they were made."""
+    found = [studio.call("GET", f"/api/tasks/{task}/annotations/") for task in tasks]
+    return re.sub(rb'"created_ago": "[^"]*"', b"", json.dumps(found, sort_keys=True).encode())
+
+
+def quality(project: Project, version: str, truths: Mapping[int, Box]) -> float:
+    """Mean IoU of a version's boxes with what people would draw."""
+    stored = {item["task"]: item for item in project.studio.predictions(project.id, version)}
+    assert set(stored) >= set(truths)
+    boxes = {task: [fractions(item["value"]) for item in stored[task]["result"]] for task in truths}
+    return fmean(max((iou(box, truth) for box in boxes[task]), default=0.0) for task, truth in truths.items())
+
+
+def picture(page: Page, name: str) -> None:
+    """Keep what the browser shows."""
+    ARTIFACTS.mkdir(exist_ok=True)
+    page.screenshot().save(ARTIFACTS / name, optimize=True)
+
+
+def test_story(
+    stack: Stack, studio: StudioApi, page: Page, new_project: NewProject, shared: Path, version: str, tmp_path: Path
+) -> None:
+    drawn = photos(shared)
+    number = studio.create_project("Story", CONFIG)
+    boxlift(stack, "connect", "--project", str(number), "--url", stack.backend_url)
+    project = Project(studio, number, version)
+
+    # Import, and pre-annotate: every task exactly one prediction, also when asked twice.
+    tasks = studio.upload(number, [Path(file) for file in drawn])
+    truths = dict(zip(tasks, drawn.values(), strict=True))
+    summary = boxlift(stack, "preannotate", "--project", str(number))
+    assert (summary["total"], summary["done"], summary["failed"]) == (PHOTOS, PHOTOS, 0)
+    again = boxlift(stack, "preannotate", "--project", str(number))
+    assert (again["total"], again["already"]) == (0, PHOTOS)
+    stored = project.predictions()
+    assert {task: len(found) for task, found in stored.items()} == dict.fromkeys(tasks, 1)
+
+    # Doubtful tasks come first, in the tab and in the label stream.
+    [tab] = [
+        tab
+        for tab in studio.call("GET", "/api/dm/views", params={"project": number})
+        if tab["data"]["title"] == "Boxlift: doubtful first"
+    ]
+    listed = studio.call("GET", "/api/tasks/", params={"view": tab["id"], "page_size": PHOTOS})["tasks"]
+    scores = [task["predictions_score"] for task in listed]
+    assert len(scores) == PHOTOS
+    assert scores == sorted(scores)
+    first = studio.next_task(number)["id"]
+    assert stored[first][0]["score"] == scores[0]
+
+    # A third is corrected through the API, one more task in the browser.
+    corrected = tasks[:THIRD]
+    for task in corrected:
+        correct(studio, task, stored[task][0], truths[task])
+    by_hand = tasks[THIRD]
+    page.open_task(number, by_hand)
+    page.choose_label("Thing")
+    page.drag_photo((0.05, 0.05), (0.3, 0.35))
+    page.submit()
+    picture(page, "story-corrected.png")
+    [annotation] = project.annotations(by_hand)
+    assert annotation["parent_prediction"] == stored[by_hand][0]["id"]
+    assert [item["origin"] for item in annotation["result"]][-1] == "manual"
+    annotated = [*corrected, by_hand]
+    before = work_of_people(studio, annotated)
+
+    # The review says so.
+    report = tmp_path / "review.html"
+    found = boxlift(stack, "review", "--project", str(number), "--html", str(report))
+    assert (found["tasks"], found["skipped"], found["without_prediction"]) == (THIRD + 1, 0, 0)
+    counts = found["total"]["counts"]
+    assert counts["moved"] == sum(bool(stored[task][0]["result"]) for task in corrected)
+    assert counts["added"] == 1 + THIRD - counts["moved"]
+    assert counts["accepted"] == len(stored[by_hand][0]["result"])
+    page.driver.get(report.as_uri())
+    page.wait(lambda: page.driver.execute_script("return document.querySelectorAll('.gallery image').length"))
+    picture(page, "story-review.png")
+
+    # Everything that people did is as it was.
+    assert work_of_people(studio, annotated) == before
