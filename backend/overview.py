@@ -14,6 +14,7 @@ from rq.defaults import RQ_KEY_PREFIX as RQ
 
 from backend import queue_scripts as scripts
 from backend.queueing import live_workers, talking
+from backend.tunings import State, Tunings
 from worker.contract import (
     BULK,
     FAILURES_KEY,
@@ -55,6 +56,8 @@ class Overview:
     """Images a second of all workers together."""
     eta: float | None
     """Seconds until all that waits is done, at this rate; None while it is not known."""
+    tunings: dict[int, State]
+    """Project → what became of the last wish to tune it."""
     undelivered: dict[int, int]
     """Project → results that are not in Label Studio yet."""
     stats: dict[str, float]
@@ -96,6 +99,7 @@ def overview(client: redis.Redis) -> Overview:
         workers=workers.about,
         rate=workers.rate,
         eta=ahead / workers.rate if workers.rate else (0.0 if not ahead else None),
+        tunings=Tunings(client).states(),
         undelivered=undelivered,
         stats={name.decode(): float(value) for name, value in stats.items()},
         memory=int(memory["used_memory"]),

@@ -33,6 +33,10 @@ class Queue(Protocol):
 
     def tuning(self, project: int) -> Tuning | None: ...
 
+    def wish_tuning(self, project: int, *, repredict: bool) -> bool: ...
+
+    def corrected(self, project: int, some: int, every: int) -> bool: ...
+
     def put_plan(self, plan: Plan) -> str: ...
 
     def submit(self, requests: Sequence[Request], *, interactive: bool, wait: float = 0.0) -> dict[int, Result]: ...
@@ -166,6 +170,15 @@ class Predictor:
         """What workers would be asked for the tasks that have an id and a picture. Raises QueueError."""
         model, reading = self._serving(project, label_config)
         return list(self._requests(project, tasks, reading, model).values())
+
+    def wish_tuning(self, project: int, *, repredict: bool) -> bool:
+        """Have somebody learn from the project's corrections. False where that is wished for already. Raises
+        QueueError."""
+        return self._jobs.wish_tuning(project, repredict=repredict)
+
+    def corrected(self, project: int, some: int = 1) -> bool:
+        """Count corrections; True where there are enough to learn from them again. Raises QueueError."""
+        return self._jobs.corrected(project, some, self.settings.tune_every)
 
     def forget(self, project: int, tasks: Iterable[int]) -> int:
         """These tasks are gone: their jobs leave the queue. Returns how many. Raises QueueError."""

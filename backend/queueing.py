@@ -123,6 +123,18 @@ class Jobs:
 
         return Tunings(self.client).of(project)
 
+    def wish_tuning(self, project: int, *, repredict: bool) -> bool:
+        """Ask for a tuning in the background. False where one is waited for already."""
+        from backend.tunings import Tunings
+
+        return Tunings(self.client).wish(project, repredict=repredict)
+
+    def corrected(self, project: int, some: int, every: int) -> bool:
+        """Count corrections; True where there are `every` since the last time."""
+        from backend.tunings import Tunings
+
+        return Tunings(self.client).corrected(project, every, some)
+
     def put_plan(self, plan: Plan) -> str:
         """Store a plan, or keep it longer, and return its digest."""
         with talking():

@@ -85,6 +85,15 @@ class Settings:
         "whether new tasks are predicted as soon as Label Studio tells of them",
         choices=("no", "yes"),
     )
+    tune_every: int = _setting(
+        "BOXLIFT_TUNE_EVERY", 0, "a project is tuned after this many new or changed annotations; 0 for never"
+    )
+    tune_repredict: str = _setting(
+        "BOXLIFT_TUNE_REPREDICT",
+        "no",
+        "whether *Start training* and `BOXLIFT_TUNE_EVERY` also predict again what nobody has annotated",
+        choices=("no", "yes"),
+    )
     max_image_bytes: int = _setting("BOXLIFT_MAX_IMAGE_BYTES", 64 << 20, "largest image file, in bytes")
     max_image_pixels: int = _setting("BOXLIFT_MAX_IMAGE_PIXELS", 120_000_000, "largest image, in pixels")
     fetch_timeout: float = _setting("BOXLIFT_FETCH_TIMEOUT", 30.0, "seconds to fetch one image")

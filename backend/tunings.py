@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict, dataclass
-from typing import Any
+from uuid import uuid4
 
 import redis
 
@@ -28,6 +28,12 @@ from worker.contract import (
 
 TTL = 366 * 86400
 """Seconds that a tuning outlives its last use."""
+
+
+_GRANTED = """
+if redis.call("HGET", KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+return redis.call("HDEL", KEYS[1], ARGV[1])
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,23 +100,25 @@ class Tunings:
             return bool(self._client.delete(tuned_key(project)))
 
     def wish(self, project: int, *, repredict: bool = False) -> bool:
-        """Ask for a tuning in the background. False where one is waited for already."""
+        """Ask for a tuning in the background. False where one was waited for already; then it is the newer wish."""
+        wish = json.dumps({"repredict": repredict, "id": uuid4().hex})
         with talking():
-            new = self._client.hset(TUNING_WISHES_KEY, str(project), json.dumps({"repredict": repredict}))
-            if new:
-                self.note(project, "waiting", "a worker's machine will take it up")
-        return bool(new)
+            new = bool(self._client.hset(TUNING_WISHES_KEY, str(project), wish))
+        if new:
+            self.note(project, "waiting", "a machine with workers will take it up")
+        return new
 
-    def wishes(self) -> dict[int, dict[str, Any]]:
-        """Project → how it wants to be tuned."""
+    def wishes(self) -> dict[int, str]:
+        """Project → its wish, a JSON object: whether to predict again (`repredict`)."""
         with talking():
-            found = self._client.hgetall(TUNING_WISHES_KEY)
-        return {int(project): json.loads(text) for project, text in found.items()}
+            found: dict[bytes, bytes] = self._client.hgetall(TUNING_WISHES_KEY)  # type: ignore[assignment]
+        return {int(project): text.decode() for project, text in found.items()}
 
-    def granted(self, project: int) -> bool:
-        """Take a wish up: True for one caller only."""
+    def granted(self, project: int, wish: str) -> bool:
+        """This wish is done with. False, and it stays, where there is a newer one."""
+        script = self._client.register_script(_GRANTED)
         with talking():
-            return bool(self._client.hdel(TUNING_WISHES_KEY, str(project)))
+            return bool(script([TUNING_WISHES_KEY], [str(project), wish]))
 
     def note(self, project: int, state: str, message: str = "", *, version: str = "", seconds: float = 0.0) -> None:
         """Say how far it is, where `boxlift status` looks."""
@@ -125,10 +133,10 @@ class Tunings:
         states = {int(project): State(**json.loads(text)) for project, text in found.items()}
         return dict(sorted(states.items()))
 
-    def corrected(self, project: int, every: int) -> bool:
-        """Count a correction; True where it is the `every`-th since the last time."""
+    def corrected(self, project: int, every: int, some: int = 1) -> bool:
+        """Count corrections; True where there are `every` since the last time."""
         with talking():
-            count = self._client.hincrby(CORRECTED_KEY, str(project), 1)
+            count = self._client.hincrby(CORRECTED_KEY, str(project), some)
             if count < every:
                 return False
             self._client.hdel(CORRECTED_KEY, str(project))

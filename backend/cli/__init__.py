@@ -28,6 +28,7 @@ COMMANDS = {
     "preannotate": "draw boxes in a whole data set: a Label Studio project, or files",
     "review": "what people made of a project's predictions",
     "serve": "run the Label Studio ML backend",
+    "tune": "learn from a project's corrections",
     "worker": "run a worker that takes tasks from the queue",
 }
 

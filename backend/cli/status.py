@@ -93,6 +93,11 @@ def _summary(state: Overview) -> Text:
         f"Project {project}: {count:,} results not in Label Studio yet"
         for project, count in state.undelivered.items()
     ]
+    lines += [
+        f"Project {project}: tuning {told.state} since {time.strftime('%m-%d %H:%M:%S', time.localtime(told.at))}"
+        + (f": {told.message}" if told.message else "")
+        for project, told in state.tunings.items()
+    ]
     return Text("\n".join(lines))
 
 

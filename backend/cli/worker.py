@@ -53,6 +53,7 @@ class Start:
 )
 @click.option("--burst", is_flag=True, help="End when the queues are empty.")
 @click.option("--delivery/--no-delivery", default=True, help="Push late results to Label Studio from here.")
+@click.option("--tuner/--no-tuner", default=True, help="Learn from corrections here when somebody asks for it.")
 def command(
     network: str | None,
     weights: Path | None,
@@ -63,6 +64,7 @@ def command(
     loaders: int,
     burst: bool,
     delivery: bool,
+    tuner: bool,
 ) -> None:
     """Take tasks from the queue, look at their photos, and deliver the boxes.
 
@@ -70,6 +72,7 @@ def command(
     """
     from backend.delivery import delivering
     from backend.logs import configure
+    from backend.tuning.tuner import tuning
     from worker.supervisor import Supervisor
 
     settings = Settings.from_env()
@@ -87,7 +90,10 @@ def command(
     supervisor = Supervisor(run_child, children, _undertaker(settings), patience=settings.job_timeout + 10.0)
     signal.signal(signal.SIGTERM, lambda *_: supervisor.stop())
     signal.signal(signal.SIGINT, lambda *_: supervisor.stop())
-    with delivering(settings) if delivery else contextlib.nullcontext():
+    with (
+        delivering(settings) if delivery else contextlib.nullcontext(),
+        tuning(settings) if tuner else contextlib.nullcontext(),
+    ):
         supervisor.run()
 
 

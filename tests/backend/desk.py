@@ -21,6 +21,8 @@ class Desk:
         self.announced = model
         self.plans: dict[str, Plan] = {}
         self.tunings: dict[int, Tuning] = {}
+        self.wishes: list[tuple[int, bool]] = []
+        self.corrections = 0
         self.asked: list[tuple[list[Request], bool, float]] = []
         self.cancelled: list[tuple[int, set[int] | None]] = []
         self.ready = True
@@ -33,6 +35,14 @@ class Desk:
 
     def tuning(self, project: int) -> Tuning | None:
         return self.tunings.get(project)
+
+    def wish_tuning(self, project: int, *, repredict: bool) -> bool:
+        self.wishes.append((project, repredict))
+        return True
+
+    def corrected(self, project: int, some: int, every: int) -> bool:
+        self.corrections += some
+        return self.corrections % every == 0
 
     def put_plan(self, plan: Plan) -> str:
         self.plans[plan.digest] = Plan.from_dict(json.loads(json.dumps(plan.to_dict())))

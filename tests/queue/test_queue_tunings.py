@@ -120,9 +120,12 @@ def test_wishes_are_granted_once_and_corrections_counted(client: redis.Redis) ->
     store = Tunings(client)
     assert store.wish(7, repredict=True)
     assert not store.wish(7), "one is waited for already"
-    assert list(store.wishes()) == [7]
-    assert [store.granted(7), store.granted(7)] == [True, False]
+    newer = store.wishes()
+    assert list(newer) == [7]
+    assert not json.loads(newer[7])["repredict"]
     assert store.states()[7].state == "waiting"
+    assert not store.granted(7, "an older wish")
+    assert [store.granted(7, newer[7]), store.granted(7, newer[7])] == [True, False]
     assert [store.corrected(7, 3) for _ in range(7)] == [False, False, True, False, False, True, False]
 
 

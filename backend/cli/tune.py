@@ -1,0 +1,137 @@
+"""`boxlift tune`: learn from a project's corrections."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from worker.errors import BoxliftError
+
+if TYPE_CHECKING:
+    import redis
+
+    from backend.tuning.run import Outcome
+
+BUSY = 75
+"""Exit status where somebody tunes the project already."""
+
+
+@click.command()
+@click.option("--project", type=click.IntRange(1), required=True, help="Number of the project, as in its address.")
+@click.option("--repredict", is_flag=True, help="Predict again the tasks that nobody has annotated.")
+@click.option("--dry-run", is_flag=True, help="Say what it would be worth, and change nothing.")
+@click.option("--reset", is_flag=True, help="Back to the network's defaults.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(project: int, repredict: bool, dry_run: bool, reset: bool, as_json: bool) -> None:
+    """Fit the parameters of a project to the boxes that people drew, and use them for it if they are better.
+
+    Better means: on annotated pictures that had no part in the fit, by more than chance. The project then gets a
+    model version of its own. Annotations are never touched.
+    """
+    from backend.logs import configure
+    from backend.queueing import connect
+    from backend.settings import Settings
+    from backend.studio import Studio
+    from backend.tuning.lock import BusyError, alone
+    from backend.tunings import Tunings
+
+    settings = Settings.from_env()
+    configure(settings.log_level, settings.log_format)
+    logging.getLogger().setLevel(logging.WARNING)
+    client = connect(settings.redis_url)
+    store = Tunings(client)
+    studio = Studio(settings.studio_url, settings.studio_token)
+    try:
+        with alone(client, project):
+            if reset:
+                _reset(store, studio, project, as_json)
+                return
+            began = time.monotonic()
+            store.note(project, "running", "reading what people drew")
+            try:
+                outcome = _tune(settings, client, studio, project, dry_run, repredict, as_json)
+            except BoxliftError as error:
+                store.note(project, "failed", str(error), seconds=time.monotonic() - began)
+                raise
+            except BaseException as error:
+                store.note(project, "failed", type(error).__name__, seconds=time.monotonic() - began)
+                raise
+            version = outcome.version if outcome.published else ""
+            store.note(project, "done", summary(outcome), version=version, seconds=time.monotonic() - began)
+    except BusyError as error:
+        click.echo(str(error), err=True)
+        raise SystemExit(BUSY) from None
+    finally:
+        studio.close()
+    if as_json:
+        click.echo(json.dumps(outcome.to_dict()))
+    else:
+        _show(outcome, dry_run)
+
+
+def _tune(
+    settings: Any, client: redis.Redis, studio: Any, project: int, dry_run: bool, repredict: bool, quiet: bool
+) -> Outcome:
+    from backend.tuning.run import tune
+
+    say = (lambda line: None) if quiet else (lambda line: click.echo(line, err=True))
+    return tune(settings, client, studio, project, dry_run=dry_run, repredict=repredict, say=say)
+
+
+def _reset(store: Any, studio: Any, project: int, as_json: bool) -> None:
+    from backend.tuning.run import rename
+
+    was = store.withdraw(project)
+    version = store.version(project)
+    if was and version:
+        rename(studio, project, version)
+    store.note(project, "done", "back to the defaults")
+    told = {"project": project, "withdrawn": was, "version": version}
+    click.echo(json.dumps(told) if as_json else f"project {project} is predicted by {version}")
+
+
+def summary(outcome: Outcome) -> str:
+    """One line for logs and `boxlift status`."""
+    fit = outcome.fit
+    if not fit.get("gains"):
+        return "; ".join(outcome.notes) or "nothing to learn from"
+    gain = fit["gains"]["mean_iou"]
+    told = f"{outcome.photos} pictures: mean IoU {gain['mean']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f})"
+    if outcome.published:
+        return f"{told}; in use"
+    why = "better, but nothing was changed" if fit["better"] else "no certain gain, nothing changed"
+    return f"{told}; {why}"
+
+
+def _show(outcome: Outcome, dry_run: bool) -> None:
+    fit = outcome.fit
+    if fit.get("before"):
+        click.echo(f"{'':18}{'before':>9}{'after':>9}   gain, 90 % of chance")
+        for name, label in (
+            ("corloc", "right boxes"),
+            ("mean_iou", "mean IoU"),
+            ("center_hit", "centre inside"),
+            ("score_auroc", "score tells (AUC)"),
+            ("calibration_error", "score is off by"),
+        ):
+            before, after = fit["before"][name], fit["after"][name]
+            line = f"{label:18}{_number(before):>9}{_number(after):>9}"
+            gain = fit["gains"].get(name)
+            if gain:
+                line += f"   {gain['mean']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f})"
+            click.echo(line)
+        click.echo(f"{outcome.photos} pictures, each measured with what was learned from others: {fit['trial']}")
+    for note in outcome.notes:
+        click.echo(note)
+    if fit.get("better"):
+        click.echo(f"{'would be' if dry_run else 'in use'}: {outcome.version}")
+    if outcome.repredicted:
+        click.echo(f"{outcome.repredicted} tasks are predicted again")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

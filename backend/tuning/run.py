@@ -1,0 +1,197 @@
+"""Tune one project: read what people drew, fit, and publish what is better for certain."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import redis
+
+from backend.bulk.tasks import list_tasks
+from backend.connecting import OURS
+from backend.corrections import corrections
+from backend.plans import read_config
+from backend.predictor import Predictor
+from backend.queueing import Jobs
+from backend.settings import Settings
+from backend.studio import Studio
+from backend.tuning.examples import examples
+from backend.tunings import Tunings
+from worker.contract import Model, Tuning
+from worker.errors import LabellingError, NetworkError, QueueError, StudioError
+
+if TYPE_CHECKING:
+    from worker.learning.tuning import Fit
+    from worker.localizer import Localizer
+    from worker.parameters import Parameters
+
+log = logging.getLogger("boxlift.tuning")
+Say = Callable[[str], object]
+_ENQUEUED = 1000
+
+
+@dataclass
+class Outcome:
+    """What was found and done."""
+
+    project: int
+    base: str
+    """Version of the workers' model."""
+    annotated: int = 0
+    """Tasks that people have annotated."""
+    photos: int = 0
+    """Pictures with boxes of theirs, whose maps could be had."""
+    computed: int = 0
+    """Of them, those that the network had to look at."""
+    unusable: int = 0
+    fit: dict[str, Any] = field(default_factory=dict)
+    """See `worker.learning.tuning.Fit`."""
+    version: str = ""
+    """That predicts for the project from now on."""
+    published: bool = False
+    repredicted: int = 0
+    """Tasks put into the queue."""
+    seconds: float = 0.0
+    fit_seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return dataclasses.asdict(self)
+
+
+def tune(
+    settings: Settings,
+    client: redis.Redis,
+    studio: Studio,
+    project: int,
+    *,
+    dry_run: bool = False,
+    repredict: bool = False,
+    say: Say = lambda line: None,
+) -> Outcome:
+    """Learn from the project's corrections. Raises StudioError, QueueError, NetworkError, LabellingError."""
+    start = time.monotonic()
+    store = Tunings(client)
+    base = store.announced()
+    if base is None:
+        raise QueueError("no worker has announced a model yet: start `boxlift worker`")
+    outcome = Outcome(project, base.version, version=store.version(project) or base.version)
+    learned = _learn(settings, studio, base, project, outcome, say)
+    if learned is not None and learned.better:
+        tuning = Tuning(project, base.version, base.network, learned.parameters.to_dict())
+        outcome.version = tuning.version
+        if not dry_run:
+            _publish(store, studio, tuning, base, outcome)
+    if repredict and not dry_run:
+        outcome.repredicted = _repredict(settings, client, studio, project, outcome)
+    outcome.seconds = round(time.monotonic() - start, 1)
+    return outcome
+
+
+def _learn(settings: Settings, studio: Studio, base: Model, project: int, outcome: Outcome, say: Say) -> Fit | None:
+    from backend.cli.worker import fetch_policy
+    from backend.tuning.gathering import gather
+    from worker.images import ImageLimits
+    from worker.learning import Maps
+    from worker.learning.cache import MapCache
+    from worker.learning.tuning import fit
+
+    # The workers' own reading: which classes compete must not depend on what was tuned before.
+    reading = read_config(studio.project(project).label_config or "", base, settings.unmatched)
+    if reading.plan is None:
+        raise LabellingError(f"project {project}: nothing can be predicted: " + "; ".join(reading.notes))
+    made = corrections(studio, project, reading.labelling)
+    outcome.annotated = sum(not one.skipped for one in made)
+    found = examples(project, made, reading)
+    say(f"{outcome.annotated} annotated tasks, {len(found)} pictures with boxes")
+    cache = MapCache(settings.cache_dir, base.version)
+    gathered = gather(
+        found,
+        cache,
+        lambda: _network(settings, base),
+        fetch_policy(settings),
+        ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels),
+        lambda done, total: say(f"maps: {done} of {total}") if done == total or not done % 80 else None,
+    )
+    outcome.photos, outcome.computed, outcome.unusable = len(gathered.maps), gathered.computed, gathered.unusable
+    if not gathered.maps:
+        outcome.notes.append("nobody has drawn boxes on pictures that can be used: annotate some tasks first")
+        return None
+    begun = time.monotonic()
+    learned = fit(Maps.joined(gathered.maps), [one.boxes for one in gathered.examples], _parameters(base))
+    outcome.fit_seconds = round(time.monotonic() - begun, 2)
+    outcome.fit = learned.to_dict()
+    if not learned.better:
+        outcome.notes.append(f"what is in use stays: {learned.reason}")
+    return learned
+
+
+def _parameters(base: Model) -> Parameters:
+    """The defaults, which are what is known before anybody has corrected anything."""
+    from worker.networks.load import find_entry
+    from worker.parameters import Parameters
+
+    return Parameters.of(base.network, find_entry(base.network).layers)
+
+
+def _network(settings: Settings, base: Model) -> Localizer:
+    """The workers' network on this machine. Raises NetworkError where it is another one."""
+    from backend.cli.worker import Start, load
+
+    if settings.network != base.network:  # workers were started with another one, or with a fallback
+        settings = dataclasses.replace(settings, network=base.network, weights="")
+    localizer = load(Start(settings, settings.device, "", burst=False, batch=8, loaders=1))
+    if localizer.version != base.version:
+        weights = Path(settings.weights).name or "the published weights"
+        raise NetworkError(
+            f"workers run {base.version}, but {settings.network} with {weights} is {localizer.version} here: "
+            "set BOXLIFT_NETWORK and BOXLIFT_WEIGHTS to theirs"
+        )
+    return localizer
+
+
+def _publish(store: Tunings, studio: Studio, tuning: Tuning, base: Model, outcome: Outcome) -> None:
+    store.publish(tuning, base)
+    outcome.published = True
+    log.info("published", extra={"project": tuning.project, "version": tuning.version})
+    try:
+        rename(studio, tuning.project, tuning.version)
+    except StudioError as error:
+        outcome.notes.append(f"Label Studio goes on showing the old version's scores: {error}")
+
+
+def rename(studio: Studio, project: int, version: str) -> None:
+    """Have Label Studio show this version's predictions: it knows versions by the connection's title. Raises
+    StudioError."""
+    ours = [one for one in studio.backends(project) if str(one.title).startswith(OURS)]
+    for backend in ours:
+        number = int(backend.id or 0)
+        studio.call("the connection's title", lambda: studio.sdk.ml.update(id=number, title=version))  # noqa: B023
+    present = str(studio.project(project).model_version or "")
+    if ours and (not present or present.startswith(OURS)):
+        studio.set_model_version(project, version)
+
+
+def _repredict(settings: Settings, client: redis.Redis, studio: Studio, project: int, outcome: Outcome) -> int:
+    """Put tasks into the queue that nobody has annotated and that lack a prediction of the present version."""
+    rows = [row for row in list_tasks(studio, project) if not row.annotated and outcome.version not in row.versions]
+    jobs = Jobs(
+        client,
+        timeout=settings.job_timeout,
+        retries=settings.job_retries,
+        result_ttl=settings.result_ttl,
+        limit=settings.queue_limit,
+    )
+    predictor = Predictor(settings, jobs)
+    config = studio.project(project).label_config
+    count = 0
+    for start in range(0, len(rows), _ENQUEUED):
+        part = [{"id": row.id, "data": row.data} for row in rows[start : start + _ENQUEUED]]
+        count += predictor.enqueue(project, part, config)
+    return count

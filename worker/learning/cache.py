@@ -1,0 +1,111 @@
+"""Maps on disk, so that learning again from the same photos needs neither the network nor the photos.
+
+    maps/<version>/index.json            address → content, classes that competed → class
+    maps/<version>/ab/abcdef….npz        logits, and the maps of one class, by the photo's content
+
+An entry is some 20 kB. What was used least recently goes first where the folder would grow over its limit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from worker.learning.maps import Floats, Maps
+
+LIMIT = 1 << 30
+"""Bytes of all versions together: maps of some 50,000 photos."""
+
+
+def content_digest(data: bytes) -> str:
+    """The name of a photo's content."""
+    return hashlib.sha256(data).hexdigest()[:32]
+
+
+class MapCache:
+    """Maps of one model version, under `folder`/maps. One process writes at a time; readers may come and go."""
+
+    def __init__(self, folder: Path, version: str, *, limit: int = LIMIT) -> None:
+        self._root = folder / "maps"
+        self._folder = self._root / version
+        self._limit = limit
+        self._index = self._folder / "index.json"
+        self._contents: dict[str, str] = {}
+        with contextlib.suppress(OSError, ValueError):
+            read = json.loads(self._index.read_text(encoding="utf-8"))
+            if isinstance(read, dict):
+                self._contents = {str(address): str(content) for address, content in read.items()}
+
+    def find(self, address: str, classes: Iterable[int] | None) -> Maps | None:
+        """The maps (of one photo) of the best class that competes; None where they were never computed.
+
+        `address` is one that always means the same photo.
+        """
+        content = self._contents.get(_short(address))
+        return None if content is None else self.look_up(content, classes)
+
+    def look_up(self, content: str, classes: Iterable[int] | None) -> Maps | None:
+        """As `find`, for the `content_digest` of a photo."""
+        file = self._file(content)
+        try:
+            maps = Maps.load(file)
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError):
+            return None  # never there, taken away just now, or cut off by a crash: it is computed again
+        if not len(maps) or int(maps.targets[0]) != best_class(maps.logits[0], classes):
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(file)
+        return maps
+
+    def keep(self, address: str, content: str, maps: Maps) -> None:
+        """Remember the maps of one photo."""
+        file = self._file(content)
+        aside = file.with_suffix(f".{os.getpid()}.part")
+        maps.save(aside)
+        aside.replace(file)
+        self._contents[_short(address)] = content
+
+    def close(self) -> None:
+        """Write the addresses down, and keep the folder within its limit."""
+        if not self._contents:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        aside = self._index.with_suffix(f".{os.getpid()}.part")
+        aside.write_text(json.dumps(self._contents), encoding="utf-8")
+        aside.replace(self._index)
+        self._shrink()
+
+    def _shrink(self) -> None:
+        there = []
+        for file in self._root.rglob("*.npz"):
+            with contextlib.suppress(OSError):
+                stat = file.stat()
+                there.append((stat.st_mtime, stat.st_size, file))
+        left = sum(size for _, size, _ in there)
+        for _, size, file in sorted(there):
+            if left <= self._limit:
+                return
+            file.unlink(missing_ok=True)
+            left -= size
+
+    def _file(self, content: str) -> Path:
+        return self._folder / content[:2] / f"{content}.npz"
+
+
+def best_class(logits: Floats, classes: Iterable[int] | None) -> int:
+    """The class with the highest of the logits (C,) among those that compete."""
+    if classes is None:
+        return int(logits.argmax())
+    some = np.array(sorted(classes), dtype=int)
+    return int(some[logits[some].argmax()])
+
+
+def _short(address: str) -> str:
+    return hashlib.sha256(address.encode()).hexdigest()[:32]
