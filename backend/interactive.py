@@ -1,8 +1,9 @@
 """Smart tools: a click, or a rough rectangle, becomes the box of the object that is meant.
 
-A click is answered with the box that lies around it: all boxes of the picture are found once per label and kept, so
-that further clicks cost nothing. Where no box lies around it, the network looks closer at the click's surroundings.
-A rough rectangle is tightened: the network looks at that part of the picture alone.
+A click is answered with the box that lies around it: all boxes of the picture's maps are found once per label and
+kept in Redis with the job's result, so that further clicks cost no network. Where no box lies around a click, the
+network looks closer at one of nine overlapping quarters of the picture, which are kept as well: ten runs answer all
+clicks on a picture for one label. A rough rectangle is tightened: the network looks at that part alone.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 BOXES = 16
 """Most boxes of a picture that a click chooses from."""
 AROUND = 0.25
-"""Half the side of a click's surroundings, as a fraction of the picture."""
+"""Half the side of a click's surroundings, as a fraction of the picture; they lie as far apart."""
 MARGIN = 0.15
 """How much of a rough rectangle's sides is added around it: people cut corners."""
 SMALLEST = 0.02
@@ -135,14 +136,16 @@ def _classes(target: Target | None, to_name: str, reading: Reading) -> tuple[int
 
 
 def _surroundings(drawn: Drawn) -> Box:
+    """The part to look at closer; the same place again is the same job, thus answered from what is kept."""
     x0, y0, x1, y1 = drawn.box
     if drawn.point:
-        dx = dy = AROUND
-    else:
-        dx, dy = MARGIN * (x1 - x0), MARGIN * (y1 - y0)
-    dx, dy = max(dx, SMALLEST / 2), max(dy, SMALLEST / 2)
+        # The whole part lies inside the picture, and its middle nearer than AROUND to every click that it serves,
+        # at the picture's edges excepted.
+        x, y = (min(max(round(side / AROUND) * AROUND, AROUND), 1 - AROUND) for side in (x0, y0))
+        return (x - AROUND, y - AROUND, x + AROUND, y + AROUND)
+    dx, dy = (max(MARGIN * side, SMALLEST / 2) for side in (x1 - x0, y1 - y0))
     sides = (max(x0 - dx, 0.0), max(y0 - dy, 0.0), min(x1 + dx, 1.0), min(y1 + dy, 1.0))
-    left, top, right, bottom = (round(side, 3) for side in sides)  # the same place again is the same job
+    left, top, right, bottom = (round(side, 3) for side in sides)
     return (left, top, right, bottom)
 
 

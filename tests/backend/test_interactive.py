@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from label_studio_sdk.label_interface.interface import LabelInterface
 
+from backend.interactive import AROUND, _surroundings, drawn
 from backend.labelling.imagenet import taxonomy
 from worker.contract import Box, Detection, ImageResult, Request, Result
 
@@ -105,7 +106,29 @@ def test_a_click_outside_all_boxes_is_looked_at_closer(client: FlaskClient, desk
     desk.closer = ((PUG, 0.4, (150, 60, 190, 90)),)
     (item,) = ask(client, click(80, 75))["result"]
     assert item["value"]["x"] == 75.0
-    assert desk.asked[1][0][0].images[0].region == (0.55, 0.5, 1.0, 1.0)
+    assert desk.asked[1][0][0].images[0].region == (0.5, 0.5, 1.0, 1.0)
+
+
+def test_any_number_of_clicks_is_at_most_ten_jobs(client: FlaskClient, desk: Scripted) -> None:
+    """Nothing lies under any of them, which is the dearest case."""
+    for x in range(0, 101, 5):
+        for y in range(0, 101, 5):
+            ask(client, click(x, y))
+    regions = {requests[0].images[0].region for requests, _, _ in desk.asked}
+    assert len({requests[0].job_id for requests, _, _ in desk.asked}) == len(regions) == 10
+    parts = [region for region in regions if region is not None]
+    assert {(x1 - x0, y1 - y0) for x0, y0, x1, y1 in parts} == {(0.5, 0.5)}
+    assert {side for region in parts for side in region} == {0.0, 0.25, 0.5, 0.75, 1.0}
+
+
+@given(x=st.floats(0, 100), y=st.floats(0, 100))
+def test_a_click_lies_well_inside_its_part(x: float, y: float) -> None:
+    found = drawn({"result": [click(x, y)]})
+    assert found is not None
+    x0, y0, x1, y1 = _surroundings(found)
+    for at, low, high in ((x / 100, x0, x1), (y / 100, y0, y1)):
+        assert low == 0 or at - low >= AROUND / 2
+        assert high == 1 or high - at >= AROUND / 2
 
 
 def test_a_rough_rectangle_is_tightened_in_its_own_part(client: FlaskClient, desk: Scripted) -> None:
