@@ -12,8 +12,10 @@ from backend import guard
 from backend.background import Background
 from backend.drafts import DRAFTS, write_drafts
 from backend.events import Events
+from backend.health import Health
 from backend.metrics import metrics_routes
 from backend.predictor import Predictor, Queue
+from backend.queueing import connect
 from backend.routes import on_boxlift_error, on_exception, on_full, on_http_error, routes
 from backend.settings import Settings
 from backend.studio import Studio
@@ -36,6 +38,7 @@ def create_app(settings: Settings, jobs: Queue | None = None) -> Flask:
     app.extensions["boxlift"] = predictor
     background = app.extensions["boxlift-background"] = Background()
     app.extensions["boxlift-events"] = Events(predictor, background)
+    app.extensions["boxlift-health"] = Health(connect(settings.redis_url))
     app.extensions["boxlift-after"] = _after(settings, background)
 
     @app.before_request

@@ -11,6 +11,7 @@ from flask import Blueprint, Response, current_app, jsonify, request
 from werkzeug.exceptions import BadRequest, HTTPException, UnsupportedMediaType
 
 from backend.events import Events
+from backend.health import Health
 from backend.model import BoxliftModel, asked_interactively
 from backend.predictor import Predictor, project_id, task_id
 from worker.errors import BoxliftError, QueueFullError
@@ -29,6 +30,11 @@ def _events() -> Events:
     return found
 
 
+def _health() -> Health:
+    found: Health = current_app.extensions["boxlift-health"]
+    return found
+
+
 def _body() -> dict[str, Any]:
     """The request's JSON object. Raises BadRequest or UnsupportedMediaType: never half of it, never a traceback."""
     if not request.is_json:  # a web page cannot send this type to somebody's localhost without asking first
@@ -44,8 +50,15 @@ def _body() -> dict[str, Any]:
 
 @routes.get("/health")
 def health() -> Response:
-    """Alive: asks nobody else, so that it is quick whatever Redis and workers do."""
-    return jsonify(status="UP", model_class=BoxliftModel.__name__)
+    """Alive, and the state as last seen: waits for nobody, so that it is quick whatever Redis and workers do."""
+    return jsonify(status="UP", model_class=BoxliftModel.__name__, state=_health().state().word)
+
+
+@routes.get("/ready")
+def ready() -> tuple[Response, int]:
+    """Whether predictions are made, and if not, why: 200 or 503."""
+    state = _health().state()
+    return jsonify(state=state.word, message=state.message), 200 if state.ready else 503
 
 
 @routes.get("/")

@@ -41,6 +41,8 @@ FAILURES_KEY = PREFIX + "failures"
 FAILURES_KEPT = 1000
 LATENCY_BOUNDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
 """Upper bounds, in seconds, of the histograms in `STATS_KEY`."""
+STARTING_KEY = PREFIX + "starting"
+"""Hash of each worker process that is loading its network → Redis's time in seconds, a space, the network."""
 WORKERS_KEY = PREFIX + "workers"
 """Hash of each live worker's name → what it last said about itself, as JSON."""
 

@@ -109,11 +109,13 @@ def run_child(start: Start, reports: Connection) -> None:
     from backend.logs import configure
     from worker.images import ImageLimits
     from worker.main import run_worker
+    from worker.starting import starting
 
     settings = start.settings
     configure(settings.log_level, settings.log_format, settings.secrets())
     try:
-        localizer = load(start)
+        with starting(settings.redis_url, settings.network):
+            localizer = load(start)
         policy = fetch_policy(settings)
     except BoxliftError as error:
         reports.send(("error", str(error)))
