@@ -68,7 +68,7 @@ class Maps:
     @classmethod
     def load(cls, file: Path) -> Self:
         """From an npz file of `save`; without `targets`, the maps are those of the best class."""
-        with np.load(file) as stored:
+        with file.open("rb") as stream, np.load(stream) as stored:
             logits = stored["logits"]
             targets = stored["targets"] if "targets" in stored else logits.argmax(1)
             sources = {name[len(_MAP) :]: stored[name] for name in stored.files if name.startswith(_MAP)}
