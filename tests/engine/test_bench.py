@@ -54,6 +54,7 @@ def test_compares_everything_in_both_batches_and_precisions() -> None:
             assert figures[f"forward_ratio_b{batch}_{kind}"] == pytest.approx(ours / forward)
             assert figures[f"images_per_s_b{batch}_{kind}"] == pytest.approx(batch / ours)
             assert figures["cpu_time"][f"captum_ratio_b{batch}_{kind}"] > 0
+        assert 0 <= figures[f"convergence_delta_b{batch}_fp32"] < 1e-4
     assert "captum_error" not in figures
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import pytest
@@ -149,6 +150,17 @@ def test_contributions_at_inner_layers_sum_to_the_same_change(module: nn.Module)
     assert found.delta.abs().max() <= 1e-13
     for name in ("norm", "pool"):  # what lies before them, and every path, goes through these two
         torch.testing.assert_close(found.layers[name].sum((1, 2)), sums, rtol=0, atol=1e-13, msg=name)
+
+
+def test_completeness_is_reported_to_who_asks(module: nn.Module, caplog: pytest.LogCaptureFixture) -> None:
+    engine = _engine(module)
+    with caplog.at_level(logging.INFO):
+        engine(IMAGES, TARGETS)
+    assert not caplog.records
+    with caplog.at_level(logging.DEBUG):
+        found = engine(IMAGES, TARGETS)
+    (record,) = caplog.records
+    assert record.getMessage() == f"completeness: convergence delta at most {found.delta.abs().max():.2g} logits"
 
 
 Make = Callable[[Tensor], Tensor]

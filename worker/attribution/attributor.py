@@ -41,6 +41,7 @@ class Attributor:
 
     The module is read, never changed. Its parameters are copied where precision, device or layout differ, so later
     changes of the module may not be seen: build a new one. Calls from several threads wait for each other.
+    At log level DEBUG every call reports completeness: how far contributions are from the change of the logit.
 
     Args:
         module: maps (N, 3, H, W) to logits (N, C).
@@ -115,13 +116,17 @@ class Attributor:
         with self._busy, torch.no_grad(), all_digits(self.device):
             while True:
                 try:
-                    return self._run(images, choose)
+                    found = self._run(images, choose)
+                    break
                 except torch.OutOfMemoryError:
                     if self.chunk == 1:
                         raise
                 finally:
                     self._workspace.collect()
                 self._retreat()  # not while the exception is handled: it keeps the failed try's tensors alive
+        if log.isEnabledFor(logging.DEBUG) and len(found.delta):  # a GPU would be waited for
+            log.debug("completeness: convergence delta at most %.2g logits", float(found.delta.abs().max()))
+        return found
 
     def _retreat(self) -> None:
         """Use less memory from now on."""

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from worker.attribution import Attributor, best_precision, describe_precision
+from worker.attribution import Attribution, Attributor, best_precision, describe_precision
 from worker.errors import NetworkError
 from worker.images import Photo, to_tensor
 from worker.networks import Network
@@ -43,8 +43,9 @@ def measure_engine(
     """Times and their ratios for batches of 1 and 8 photos (repeated where there are fewer).
 
     Returns flat ratios (`captum_ratio_b1_fp32`: captum's time over ours; `forward_ratio_…`: ours over three forward
-    passes of the same network and precision), `images_per_s_…`, `cpu_time` (the same ratios of processor time), and
-    `seconds`: median, best and processor time of each.
+    passes of the same network and precision), `images_per_s_…`, `cpu_time` (the same ratios of processor time),
+    `seconds` (median, best and processor time of each), and `convergence_delta_…`: how far, at most, the
+    contributions of a photo are from the change of its logit.
     captum computes in float32 always; `captum_ratio_…_default` holds that against ours at its default precision.
     Where stock captum cannot run the network its ratios are None and `captum_error` says why.
 
@@ -63,6 +64,7 @@ def measure_engine(
         problem = _trial(runs, "captum_fp32")
         if problem:
             figures["captum_error"] = problem
+        figures |= _completeness(batch, runs)
         times = interleaved(runs, repeat, device)
         if default == torch.float32:
             times |= {f"{name}_default": times[f"{name}_fp32"] for name in ("boxlift", "forward")}
@@ -123,6 +125,15 @@ def _contestants(network: Network, images: Tensor, default: torch.dtype) -> dict
         runs["boxlift_default"] = _boxlift(network, images, default)
         runs["forward_default"] = _forward(network, images, default)
     return runs
+
+
+def _completeness(batch: int, runs: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+    found = {name.removeprefix("boxlift_"): run() for name, run in runs.items() if name.startswith("boxlift_")}
+    return {
+        f"convergence_delta_b{batch}_{kind}": float(maps.delta.abs().max())
+        for kind, maps in found.items()
+        if isinstance(maps, Attribution)
+    }
 
 
 def _captum(network: Network, images: Tensor) -> Callable[[], object]:
