@@ -14,6 +14,7 @@ from statistics import fmean
 from typing import Any
 
 import pytest
+from selenium.webdriver.common.by import By
 
 from backend.demo.stack import Stack
 from backend.demo.studio_api import StudioApi
@@ -22,8 +23,8 @@ from worker.contract import Box
 
 from .browser import Page, open_page
 from .drawing import ARTIFACTS, fractions
-from .project import NewProject, Project
-from .test_integration import boxlift
+from .project import Project
+from .test_integration import backend, boxlift, until
 
 PHOTOS = 60
 THIRD = PHOTOS // 3
@@ -86,12 +87,29 @@ def picture(page: Page, name: str) -> None:
     page.screenshot().save(ARTIFACTS / name, optimize=True)
 
 
+def start_training(page: Page, project: int) -> None:
+    """Press the button in the project's settings."""
+    page.driver.get(f"{page.url}/projects/{project}/settings/ml")
+    page.find("button[aria-label='Machine learning model options']").click()
+    page.find_text("Start Training").click()
+    button = "//button[normalize-space(.)='Start Training']"
+    page.wait(lambda: [one for one in page.driver.find_elements(By.XPATH, button) if one.is_displayed()])[0].click()
+    page.settle()
+
+
+@pytest.fixture(scope="module")
+def teachable(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a backend that predicts again after it has learned."""
+    with backend(stack, tmp_path_factory.mktemp("teachable"), BOXLIFT_TUNE_REPREDICT="yes") as url:
+        yield url
+
+
 def test_story(
-    stack: Stack, studio: StudioApi, page: Page, new_project: NewProject, shared: Path, version: str, tmp_path: Path
+    stack: Stack, teachable: str, studio: StudioApi, page: Page, shared: Path, version: str, tmp_path: Path
 ) -> None:
     drawn = photos(shared)
     number = studio.create_project("Story", CONFIG)
-    boxlift(stack, "connect", "--project", str(number), "--url", stack.backend_url)
+    boxlift(stack, "connect", "--project", str(number), "--url", teachable)
     project = Project(studio, number, version)
 
     # Import, and pre-annotate: every task exactly one prediction, also when asked twice.
@@ -145,5 +163,22 @@ def test_story(
     page.wait(lambda: page.driver.execute_script("return document.querySelectorAll('.gallery image').length"))
     picture(page, "story-review.png")
 
-    # Everything that people did is as it was.
+    # "Start Training": a version of this project's own, and its boxes on what nobody has annotated.
+    start_training(page, number)
+    picture(page, "story-training.png")
+    new = until(lambda: set(studio.call("GET", f"/api/projects/{number}/model-versions")) - {version}).pop()
+    rest = {task: truth for task, truth in truths.items() if task not in annotated}
+    until(lambda: {item["task"] for item in studio.predictions(number, new)} >= set(rest))
+    assert {item["task"] for item in studio.predictions(number, new)} == set(rest)
+    until(lambda: studio.call("GET", f"/api/projects/{number}")["model_version"] == new)
+    was, now = quality(project, version, rest), quality(project, new, rest)
+    print(f"mean IoU of {len(rest)} tasks that nobody has annotated: {was:.3f} before, {now:.3f} after")
+    assert now > was
+    done = boxlift(stack, "preannotate", "--project", str(number), "--unannotated")
+    assert (done["version"], done["total"], done["already"]) == (new, 0, len(rest))
+    page.open_task(number, next(iter(rest)))
+    picture(page, "story-tuned.png")
+
+    # Everything that people did is as it was, and so is what is told about it.
     assert work_of_people(studio, annotated) == before
+    assert boxlift(stack, "review", "--project", str(number)) == found
