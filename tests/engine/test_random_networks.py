@@ -19,7 +19,7 @@ from worker.attribution import Attributor
 from worker.captum_engine import CaptumAttributor
 
 CLASSES, CHANNELS = 4, 4
-KINDS = ("conv", "norm", "relu", "relu-pool", "max", "mean", "sum", "cat", "none")
+KINDS = ("conv", "norm", "relu", "relu-pool", "max", "mean", "sum", "cat", "pad", "none")
 TIMES = int(os.environ.get("BOXLIFT_TEST_EXAMPLES", "1"))
 
 
@@ -56,7 +56,7 @@ def _max_pools(draw: st.DrawFn) -> nn.Module:
     kernel = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
     stride = draw(st.one_of(st.none(), st.tuples(st.integers(1, 3), st.integers(1, 3))))
     padding = draw(st.tuples(*(st.integers(0, size // 2) for size in kernel)))
-    return nn.MaxPool2d(kernel, stride, padding, ceil_mode=draw(st.booleans()))
+    return nn.MaxPool2d(kernel, stride, padding, draw(st.integers(1, 2)), ceil_mode=draw(st.booleans()))
 
 
 @st.composite
@@ -84,11 +84,11 @@ def _same_size(draw: st.DrawFn, before: int) -> nn.Module:
 
 
 @st.composite
-def _networks(draw: st.DrawFn) -> Callable[[], nn.Module]:
-    """Made when called, so that its weights are drawn from the test's own seed."""
+def _networks(draw: st.DrawFn, *, silu: bool) -> Callable[[], nn.Module]:
+    """Made when called, so that its weights are drawn from the test's own seed. captum does not know SiLU."""
     layers: list[nn.Module] = [draw(_convolutions(3))]
     channels = CHANNELS
-    for kind in draw(st.lists(st.sampled_from(KINDS), min_size=1, max_size=6)):
+    for kind in draw(st.lists(st.sampled_from((*KINDS, "silu") if silu else KINDS), min_size=1, max_size=6)):
         match kind:
             case "conv":
                 layers.append(draw(_convolutions(channels)))
@@ -108,6 +108,10 @@ def _networks(draw: st.DrawFn) -> Callable[[], nn.Module]:
                 make = _Sum if kind == "sum" else _Cat
                 layers.append(make(draw(_same_size(channels)), second))
                 channels *= 1 if kind == "sum" else 2
+            case "silu":
+                layers.append(nn.SiLU(draw(st.booleans())))
+            case "pad":
+                layers.append(nn.ZeroPad2d(draw(st.tuples(*[st.integers(0, 2)] * 4))))
             case "none":
                 layers.append(draw(st.sampled_from([nn.Identity, nn.Dropout, nn.Dropout2d]))())
     if draw(st.booleans()):
@@ -138,7 +142,7 @@ def _again(module: nn.Module) -> Callable[[], nn.Module]:
 def _out_of_place(module: nn.Module) -> nn.Module:
     twin = copy.deepcopy(module)
     for part in twin.modules():
-        if isinstance(part, nn.ReLU | nn.ReLU6):
+        if isinstance(part, nn.ReLU | nn.ReLU6 | nn.SiLU):
             part.inplace = False
     return twin
 
@@ -160,7 +164,7 @@ COMMON = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
 )
 ARGUMENTS = {
-    "make": _networks(),
+    "make": _networks(silu=True),
     "seed": st.integers(0, 1000),
     "height": st.integers(6, 15),
     "width": st.integers(6, 15),
@@ -204,7 +208,7 @@ def test_logits_gradients_and_completeness(
 
 
 @settings(COMMON, max_examples=100 * TIMES)
-@given(**ARGUMENTS)
+@given(**{**ARGUMENTS, "make": _networks(silu=False)})
 def test_maps_are_those_of_captum_made_right(
     make: Callable[[], nn.Module], seed: int, height: int, width: int, scale: float
 ) -> None:
