@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from worker.attribution.tracing import trace
 from worker.contract import Head
 from worker.errors import NetworkError
+from worker.heads.fitting import LastLayer
 from worker.networks import Network
 from worker.rules.above_best import AboveBest
 
@@ -110,3 +111,10 @@ def extended(network: Network, head: Head) -> Network:
         weights_digest=hashlib.sha256(identity.encode()).hexdigest(),
         own=len(head.labels),
     )
+
+
+def last_layer(network: Network) -> LastLayer:
+    """The numbers of a network's last linear layer. Raises as `last_linear` does."""
+    layer = linear_at(network, last_linear(network))
+    bias = np.zeros(layer.out_features) if layer.bias is None else layer.bias.double().cpu().numpy()
+    return LastLayer(layer.weight.double().cpu().numpy(), bias)
