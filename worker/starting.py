@@ -51,11 +51,12 @@ def starting(url: str, network: str) -> Iterator[None]:
         client.close()
 
 
-def loading(client: redis.Redis) -> list[str]:
-    """The networks that workers are loading just now."""
+def loading(client: redis.Redis, host: str = "") -> list[str]:
+    """The networks that workers, of one host or of all, are loading just now."""
     said: dict[bytes, bytes] = client.hgetall(STARTING_KEY)  # type: ignore[assignment]
     if not said:
         return []
     seconds, _ = client.time()
-    signs = (text.decode().partition(" ") for text in said.values())
+    mine = (text for name, text in said.items() if not host or name.decode().rpartition("-")[0] == host)
+    signs = (text.decode().partition(" ") for text in mine)
     return sorted({network for at, _, network in signs if seconds - float(at) < LONGEST})

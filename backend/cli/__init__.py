@@ -14,6 +14,7 @@ from worker.errors import BoxliftError
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 COMMANDS = {
+    "alive": "tell whether this machine's worker gives signs of life",
     "accept": "make annotations of confident predictions where nobody has worked",
     "cancel": "take a project's tasks out of the queue",
     "retry": "try failed tasks again",
