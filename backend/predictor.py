@@ -41,6 +41,8 @@ class Queue(Protocol):
 
     def submit(self, requests: Sequence[Request], *, interactive: bool, wait: float = 0.0) -> dict[int, Result]: ...
 
+    def hand_over(self, results: Iterable[Result]) -> None: ...
+
     def cancel(self, project: int, tasks: Iterable[int] | None = None) -> int: ...
 
 
@@ -163,7 +165,8 @@ class Predictor:
     def enqueue(self, project: int, tasks: Sequence[object], label_config: object) -> int:
         """Have tasks predicted in the background; returns how many. Raises QueueError."""
         requests = self.requests(project, tasks, label_config)
-        self._submit(requests, wait=False)
+        done = self._submit(requests, wait=False)
+        self._jobs.hand_over(done.values())  # nobody here answers with what was finished before
         return len(requests)
 
     def requests(self, project: int, tasks: Sequence[object], label_config: object) -> list[Request]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-import redis
 from rq.defaults import RQ_KEY_PREFIX as RQ
 
 from backend.queueing import Jobs, live_workers, read_outcome, talking
-from worker.contract import OUTBOXES_KEY, Request, Result, outbox_key
+from worker.contract import Request, Result
 from worker.errors import QueueError, QueueFullError
 
 WINDOW = 2000
@@ -92,7 +90,7 @@ class Collector:
 
     def _take_over(self, requests: Sequence[Request], known: Mapping[int, Result]) -> None:
         """What an earlier run had done already and nobody else delivers."""
-        hand_over(self._jobs.client, [known[r.task] for r in requests if r.push and r.task in known])
+        self._jobs.hand_over(known[r.task] for r in requests if r.push and r.task in known)
 
     def _ended(self) -> list[Outcome]:
         """Those of the pending that have ended, which are pending no longer."""
@@ -149,16 +147,3 @@ class Collector:
             raise QueueError(f"given up after {PATIENCE:.0f} s: {reason}. What is done stays done: run it again")
         self._idle(reason)
         time.sleep(1.0)
-
-
-def hand_over(client: redis.Redis, results: Sequence[Result]) -> None:
-    """Results that are for Label Studio into their project's outbox. Raises QueueError."""
-    if not results:
-        return
-    with talking():
-        pipe = client.pipeline(transaction=True)
-        for result in results:
-            text = json.dumps(result.to_dict(), separators=(",", ":"))
-            pipe.hset(outbox_key(result.project), str(result.task), text)
-            pipe.sadd(OUTBOXES_KEY, result.project)
-        pipe.execute()

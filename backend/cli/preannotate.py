@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -103,7 +104,7 @@ def command(
     from backend.cli.progress import Bar
     from backend.settings import Settings
 
-    _check_usage(source, project, view, only_missing, replacing, unannotated, config, out, form, prefix)
+    _check_usage(click.get_current_context().params)
     hire = Hire(
         network=network or "",
         weights=str(weights.absolute()) if weights else "",
@@ -135,34 +136,26 @@ def command(
         raise SystemExit(SOME_FAILED)
 
 
-def _check_usage(
-    source: Path | None,
-    project: int | None,
-    view: str,
-    only_missing: bool,
-    replacing: bool,
-    unannotated: bool,
-    config: Path | None,
-    out: Path | None,
-    form: str,
-    prefix: str | None,
-) -> None:
-    if (source is None) == (project is None):
+def _check_usage(given: Mapping[str, Any]) -> None:
+    """Raise UsageError for what does not go together."""
+    source, out, form = given["source"], given["out"], given["form"]
+    if (source is None) == (given["project"] is None):
         raise click.UsageError("say what: a SOURCE of photos or tasks, or --project N")
-    if only_missing and replacing:
+    if given["only_missing"] and given["replacing"]:
         raise click.UsageError("--only-missing leaves older predictions alone, --replace deletes them: choose one")
-    if source is not None:
-        if config is None or out is None:
-            raise click.UsageError("SOURCE needs --config, the labelling config, and --out, the file to write")
-        if view or only_missing or replacing or unannotated:
-            raise click.UsageError("--filter, --only-missing, --replace and --unannotated go with --project")
-        if out.is_dir() != (form == "yolo") and out.exists():
-            kind = "a folder" if form == "yolo" else "a file"
-            raise click.UsageError(f"--out is to be {kind} for {form}, and {out} is not")
-        if source.is_dir() and out.absolute().is_relative_to(source.absolute()) and form == "yolo":
-            raise click.UsageError("--out lies inside SOURCE: choose a folder beside it")
-    elif config is not None or out is not None or prefix is not None or form != "label-studio":
-        raise click.UsageError("--config, --out, --format and --prefix go with a SOURCE")
+    if source is None:
+        if given["config"] or out or given["prefix"] is not None or form != "label-studio":
+            raise click.UsageError("--config, --out, --format and --prefix go with a SOURCE")
+        return
+    if given["config"] is None or out is None:
+        raise click.UsageError("SOURCE needs --config, the labelling config, and --out, the file to write")
+    if any(given[name] for name in ("view", "only_missing", "replacing", "unannotated")):
+        raise click.UsageError("--filter, --only-missing, --replace and --unannotated go with --project")
+    if out.exists() and out.is_dir() != (form == "yolo"):
+        kind = "a folder" if form == "yolo" else "a file"
+        raise click.UsageError(f"--out is to be {kind} for {form}, and {out} is not")
+    if form == "yolo" and source.is_dir() and out.resolve().is_relative_to(source.resolve()):
+        raise click.UsageError("--out lies inside SOURCE: choose a folder beside it")
 
 
 def _project(

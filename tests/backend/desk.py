@@ -25,6 +25,7 @@ class Desk:
         self.corrections = 0
         self.asked: list[tuple[list[Request], bool, float]] = []
         self.cancelled: list[tuple[int, set[int] | None]] = []
+        self.handed_over: list[int] = []
         self.ready = True
         self.error: QueueError | None = None
 
@@ -56,6 +57,9 @@ class Desk:
             Request.from_dict(json.loads(json.dumps(request.to_dict())))
             assert not any(image.url.startswith("data:") for image in request.images), "image bytes in a job"
         return {request.task: self.find(request) for request in requests} if self.ready else {}
+
+    def hand_over(self, results: Iterable[Result]) -> None:
+        self.handed_over += [result.task for result in results]
 
     def cancel(self, project: int, tasks: Iterable[int] | None = None) -> int:
         gone = None if tasks is None else set(tasks)
