@@ -76,6 +76,9 @@ class Fit:
     score: bool
     """Whether the score is calibrated anew."""
     trial: str
+    """The best one, published or not."""
+    best: int | None = None
+    """Its place in `TRUST`; None for what there is."""
     before: Figures | None = None
     after: Figures | None = None
     gains: dict[str, Gain] | None = None
@@ -95,13 +98,17 @@ class Fit:
 
 def fit(maps: Maps, truths: Sequence[Floats], parameters: Parameters, *, seed: int = 0) -> Fit:
     """Parameters for N photos like these, whose true boxes (M, 4), M ≥ 1, people drew: fractions of the image."""
-    count = len(truths)
+    return fit_study(study(maps, parameters, truths), parameters, seed=seed)
+
+
+def fit_study(photos: Study, parameters: Parameters, *, seed: int = 0) -> Fit:
+    """As `fit`, for photos as these parameters see them."""
+    count = len(photos)
     if count < LEAST:
         reason = f"{count} photos with boxes: at least {LEAST} are needed"
         return Fit(count, parameters, False, False, _name(None), reason=reason)
-    photos = study(maps, parameters, truths)
     known = known_regression(parameters)
-    old = _drawn(photos, parameters)
+    old = drawn(photos, parameters)
     held = _held_out(photos, known, old, seed)
     every = np.arange(count)
     before = overlaps(old, photos, every)
@@ -124,6 +131,7 @@ def fit(maps: Maps, truths: Sequence[Floats], parameters: Parameters, *, seed: i
         boxes=real,
         score=final.calibration != fresh.calibration,
         trial=_name(chosen),
+        best=chosen,
         before=_figures(photos, [old], [old_scores]),
         after=_figures(photos, boxes, scored),
         gains=gains,
@@ -144,8 +152,8 @@ def _name(chosen: int | None) -> str:
     return "learned anew" if trust == FORGET else f"the defaults as {trust:.0f} photos' worth"
 
 
-def _drawn(photos: Study, parameters: Parameters) -> Floats:
-    """What the parameters draw now."""
+def drawn(photos: Study, parameters: Parameters) -> Floats:
+    """The box (N, 4) that the parameters draw in each photo."""
     if parameters.regression is not None:
         return regress(photos.probes, parameters.regression)
     return union_boxes(photos.heat, parameters.threshold)
