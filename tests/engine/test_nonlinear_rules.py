@@ -12,6 +12,7 @@ from tiny import EXACT
 from torch import Tensor, nn
 
 from worker.rules import METHODS, Nonlinear, bind_module
+from worker.rules.blocks import Scratch
 from worker.rules.elementwise import ReLU, relu_secant
 from worker.rules.rectified_pooling import RectifiedMaxPool
 
@@ -168,3 +169,15 @@ def test_a_secant_is_as_exact_as_its_inputs(dtype: torch.dtype) -> None:
     assert error.max() <= 2 * step
     assert relu_secant(x, x0).min() >= 0
     assert relu_secant(x, x0).max() <= 1
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_scratch_memory_lies_as_what_it_is_for(layout: torch.memory_format) -> None:
+    x = torch.zeros(2, 3, 4, 5).contiguous(memory_format=layout)
+    scratch = Scratch(x)
+    found = scratch.alike("a", x)
+    assert found.shape == x.shape
+    assert found.stride() == x.stride()
+    assert scratch.alike("a", x).data_ptr() == found.data_ptr()
+    assert scratch.alike("b", x).data_ptr() != found.data_ptr()
+    assert scratch.alike("a", x.flatten()).shape == (120,)

@@ -33,6 +33,13 @@ class Scratch:
             found = self._held[name, shape] = torch.empty(shape, dtype=self._like.dtype, device=self._like.device)
         return found
 
+    def alike(self, name: str, tensor: Tensor) -> Tensor:
+        """The same with the shape and layout of `tensor`: a GPU is slow where layouts differ."""
+        if memory_order(tensor) is None or tensor.is_contiguous():
+            return self(name, tensor.shape)
+        rows = tensor.permute(0, 2, 3, 1)
+        return self(name, rows.shape).permute(0, 3, 1, 2)
+
 
 class Workspace:
     """Memory for records that one call hands to the next instead of returning it to the system.

@@ -71,7 +71,7 @@ class ReLU(Elementwise):
         secant, slope = empty(x), empty(x)
         scratch = Scratch(x)
         for part, m, s, y, high0, low0 in blocks((x, secant, slope, out), reference):
-            width = torch.minimum(part, low0, out=scratch("width", part.shape))
+            width = torch.minimum(part, low0, out=scratch.alike("width", part))
             torch.maximum(part, high0, out=m)
             torch.sub(m, width, out=width)
             m.div_(width)
