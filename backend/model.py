@@ -16,7 +16,7 @@ import json
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from backend.predictor import Entry, Predictor, project_id
@@ -131,7 +131,18 @@ class BoxliftModel(LabelStudioMLBase):
     def fit(
         self, *args: Any, event: str = "", data: Mapping[str, Any] | None = None, **others: Any
     ) -> dict[str, Any]:
-        """Nothing is trained per event. 1.0.9: fit((), event=, data=, …); 2.x: fit(event, data, …)."""
+        """Start training asks for a tuning of the project; nothing is trained here.
+
+        1.0.9: fit((), event=, data=, …); 2.x: fit(event, data, …).
+        """
+        action = event or next((one for one in args if isinstance(one, str)), "")
+        body = data or next((one for one in args if isinstance(one, Mapping)), {})
+        project = body.get("project")
+        number = project_id(project.get("id")) if isinstance(project, Mapping) else None
+        if action == "START_TRAINING" and number is not None:
+            repredict = self.predictor.settings.tune_repredict == "yes"
+            with suppress(BoxliftError):
+                self.predictor.wish_tuning(number, repredict=repredict)
         return {"model_version": self.version()}
 
 

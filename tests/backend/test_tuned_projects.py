@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from desk import VERSION, Desk
@@ -78,3 +81,45 @@ def test_a_new_tuning_and_its_end_are_noticed(make_app: Callable[..., Flask], de
     eventually(lambda: setup(client, MINE), tuning.version)
     del desk.tunings[MINE]
     eventually(lambda: setup(client, MINE), VERSION)
+
+
+def settled(app: Flask) -> None:
+    """Wait for what goes on after answers."""
+    app.extensions["boxlift-background"].close()
+
+
+@pytest.mark.parametrize("repredict", ["no", "yes"])
+def test_start_training_asks_for_a_tuning(
+    make_app: Callable[..., Flask], desk: Desk, shared: Path, repredict: str
+) -> None:
+    app = make_app(tune_repredict=repredict)
+    recorded = json.loads((shared / "label-studio" / "fixtures" / "webhook-start-training.json").read_text())
+    answer = app.test_client().post("/webhook", json=recorded["request"]["body"])
+    assert (answer.status_code, answer.get_json()) == (201, {"status": "accepted"})
+    settled(app)
+    assert desk.wishes == [(recorded["request"]["body"]["project"]["id"], repredict == "yes")]
+
+
+@pytest.mark.parametrize("body", [{}, {"project": None}, {"project": {"id": "x"}}, {"project": {"id": -1}}])
+def test_start_training_of_no_project_asks_for_nothing(
+    make_app: Callable[..., Flask], desk: Desk, body: dict[str, Any]
+) -> None:
+    app = make_app()
+    assert app.test_client().post("/webhook", json={"action": "START_TRAINING"} | body).status_code == 201
+    settled(app)
+    assert desk.wishes == []
+
+
+@pytest.mark.parametrize(("every", "wishes"), [(0, 0), (2, 2), (4, 1), (9, 0)])
+def test_every_so_many_annotations(
+    make_app: Callable[..., Flask], desk: Desk, shared: Path, every: int, wishes: int
+) -> None:
+    app = make_app(tune_every=every)
+    client = app.test_client()
+    folder = shared / "label-studio" / "fixtures"
+    for name in ("created-ui-drawn", "updated-ui-moved", "created-ui-skip", "updated-api"):
+        recorded = json.loads((folder / f"webhook-annotation-{name}.json").read_text())
+        told = client.post("/webhook", json=recorded["request"]["body"]).get_json()
+        assert told == {"status": "accepted" if every else "ignored"}
+    settled(app)
+    assert len(desk.wishes) == wishes
