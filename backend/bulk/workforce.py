@@ -44,6 +44,7 @@ class Hire:
         return [
             "worker",
             "--no-delivery",
+            "--no-tuner",
             *(part for name, value in options.items() for part in (f"--{name}", value)),
         ]
 

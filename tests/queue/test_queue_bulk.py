@@ -98,6 +98,16 @@ def test_killed_at_any_moment_it_ends_with_one_prediction_a_task(
     assert not fleet.delivered_to(), "something waits to be delivered that belongs to no project"
 
 
+def test_ctrl_c_says_how_to_go_on(fleet: Fleet, folder: Path) -> None:
+    fleet.start(seconds=0.05, batch=4, roots=[str(folder)])
+    process = command(fleet, folder)
+    until(lambda: lines(folder) >= 5, "the first results")
+    process.send_signal(signal.SIGINT)
+    assert "goes on where it was" in finish(process, status=130)["error"]
+    assert finish(command(fleet, folder))["done"] == PHOTOS
+    check(folder)
+
+
 def test_a_worker_that_dies_and_one_that_comes(fleet: Fleet, folder: Path) -> None:
     [first] = fleet.start(seconds=0.05, batch=4, lease=2.0, roots=[str(folder)])
     process = command(fleet, folder)
