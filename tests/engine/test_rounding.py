@@ -55,6 +55,17 @@ def test_answers_are_float32(module: nn.Module, precision: torch.dtype) -> None:
     assert {part.dtype for part in maps} == {torch.float32}
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_an_image_equal_to_the_reference_has_no_contributions(module: nn.Module, precision: torch.dtype) -> None:
+    """The reference is computed alone and once, the image in a batch: both must be rounded alike."""
+    images = IMAGES.clone()
+    images[1] = 0
+    found = _maps(module, precision, images)
+    assert not found.deeplift[1].any()
+    assert not found.layers[LAYER][1].any()
+    assert found.delta[1].abs() <= 1e-3
+
+
 def test_bfloat16_costs_little_more_than_rounding_the_weights_to_it(module: nn.Module, right: Attribution) -> None:
     """No arithmetic can do better than exact arithmetic with rounded weights and images: a yardstick of the bound.
 
