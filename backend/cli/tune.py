@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +44,7 @@ def command(project: int, repredict: bool, dry_run: bool, reset: bool, as_json: 
     settings = Settings.from_env()
     configure(settings.log_level, settings.log_format)
     logging.getLogger().setLevel(logging.WARNING)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the lock is given back
     client = connect(settings.redis_url)
     store = Tunings(client)
     studio = Studio(settings.studio_url, settings.studio_token)

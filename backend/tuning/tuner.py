@@ -86,6 +86,8 @@ class Tuner:
             log.debug("the tuning runs with usual priority")
         out, err = self._wait(child)
         if self._stop.is_set() or child.returncode == _BUSY:
+            if child.returncode != _BUSY:
+                self._store.note(project, "waiting", "the machine that had begun was stopped")
             return
         self._store.granted(project, wish)
         if child.returncode == 0:
