@@ -207,14 +207,15 @@ def read_boxes(
 def _box(
     item: Mapping[str, Any], control: Control, beside: Mapping[tuple[Any, Any], str], page: int | None
 ) -> LabelledBox | str:
-    """The box in one item, or why there is none; `page` is where it lies if it does not say."""
+    """The box in one item, or why there is none; `page` is where it lies if it does not say.
+
+    Turning the picture while labelling (`image_rotation`) leaves the coordinates as they were: seen in the browser.
+    """
     value, index = item["value"], item.get("item_index")
     if control.labels_from_name is not None:
         label = beside.get((item.get("id"), control.labels_from_name), "")
     else:
         label = _first(value.get("rectanglelabels"))
-    if (item.get("image_rotation") or 0) % 360:
-        return "box drawn on a turned image"
     box = enclosing(value, item.get("original_width"), item.get("original_height"))
     if box is None:
         return "box without an area in the image"
