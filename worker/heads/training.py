@@ -13,7 +13,7 @@ from scipy.stats import binomtest
 from worker.contract import Head
 from worker.heads.competition import Competition, Table, called, targets
 from worker.heads.examples import Example
-from worker.heads.fitting import Floats, LastLayer, Space, fit
+from worker.heads.fitting import Floats, LastLayer, Space, fit, one_thread, product
 from worker.heads.outputs import encode
 
 FEWEST = 5
@@ -63,6 +63,7 @@ class Learned:
     """Labels that no class reaches and that have too few photos to be learned → photos."""
 
 
+@one_thread()
 def train_head(examples: Sequence[Example], last: LastLayer, competition: Competition) -> Learned:
     """Learn the labels that no class reaches, and where that is clearly better still, all that have enough photos.
 
@@ -131,7 +132,7 @@ class Course:
             found = None
             for row, strength in enumerate(STRENGTHS):
                 found = weights, bias = fit(*problem, strength, found)
-                outputs = wholes @ weights + bias
+                outputs = product(wholes, weights) + bias
                 names = called(outputs, own, others, photo_gaps)
                 right[row, held] = table.right(names)[held]
                 losses[row, held] = _surprise(outputs, own, others, photo_gaps, table.labels)[held]
