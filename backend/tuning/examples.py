@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from backend.corrections import Correction
+from backend.labelling import task_images
 from backend.plans import Reading
 from worker.boxes import Floats
 from worker.contract import ImageRef, embedded_address
@@ -31,10 +32,7 @@ class Example:
 
 def examples(project: int, corrections: Iterable[Correction], reading: Reading) -> list[Example]:
     """Pictures with boxes, in the order of tasks. Skipped tasks, and pictures that nobody drew on, tell nothing of
-    where a box has to be."""
-    plan = reading.plan
-    if plan is None:
-        return []
+    where a box has to be. Where no class reaches a tag's labels, all compete: the labels may be learned."""
     found = []
     for correction in corrections:
         if correction.skipped:
@@ -42,7 +40,7 @@ def examples(project: int, corrections: Iterable[Correction], reading: Reading) 
         drawn = defaultdict(list)
         for box in correction.boxes:
             drawn[box.place].append(box)
-        for image in reading.images(correction.data):
+        for image in task_images(correction.data, reading.labelling):
             mine = drawn.get((image.to_name, image.item_index))
             if mine:
                 address = embedded_address(project, correction.task, image.url)
@@ -50,7 +48,7 @@ def examples(project: int, corrections: Iterable[Correction], reading: Reading) 
                     Example(
                         correction.task,
                         ImageRef(address, image.to_name, image.item_index),
-                        plan.classes_for(image),
+                        reading.mapping.classes(image.to_name) or None,
                         np.array([box.box for box in mine], dtype=np.float64),
                         tuple(box.label for box in mine),
                     )
