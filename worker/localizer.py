@@ -31,7 +31,7 @@ from worker.heatmap import border_mask, combine, prepare
 from worker.images import Photo
 from worker.images.ahead import tensors
 from worker.parameters import DEEPLIFT, GUIDED, Parameters
-from worker.probes import probe_boxes, union_boxes
+from worker.probes import count, probe_boxes, union_boxes
 from worker.regression import certainty, chance, regress, signs
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ class Localizer:
         if tuning.parameters is not None:
             try:
                 parameters = Parameters.from_dict(tuning.parameters)
+                _try_out(parameters)
             except (TypeError, KeyError, ValueError) as error:
                 raise ContractError(
                     f"the parameters of {tuning.version} cannot be read ({error}): tune the project again"
@@ -319,6 +320,15 @@ def as_box(values: boxes.Floats) -> Box:
     """Four numbers of an array as a plain tuple."""
     x0, y0, x1, y1 = (float(value) for value in values)
     return x0, y0, x1, y1
+
+
+def _try_out(parameters: Parameters) -> None:
+    """Raise ValueError where the weights are not for as many probes and signs as there are."""
+    probes = np.zeros((1, count(len(parameters.sources)), 4))
+    drawn = np.zeros((1, 4)) if parameters.regression is None else regress(probes, parameters.regression)
+    if parameters.calibration is not None:
+        sure = certainty(np.zeros((1, 2)), [0], [0])
+        chance(signs(sure, drawn, probes, np.zeros((1, parameters.grid, parameters.grid))), parameters.calibration)
 
 
 def _same_maps(some: Parameters, others: Parameters) -> bool:

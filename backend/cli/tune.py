@@ -99,15 +99,21 @@ def _reset(store: Any, studio: Any, project: int, as_json: bool) -> None:
 
 def summary(outcome: Outcome) -> str:
     """One line for logs and `boxlift status`."""
-    fit = outcome.fit
-    if not fit.get("gains"):
-        return "; ".join(outcome.notes) or "nothing to learn from"
-    gain = fit["gains"]["mean_iou"]
-    told = f"{outcome.photos} pictures: mean IoU {gain['mean']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f})"
+    fit, told = outcome.fit, []
+    if fit.get("gains"):
+        gain = fit["gains"]["mean_iou"]
+        told.append(
+            f"{outcome.photos} pictures: mean IoU {gain['mean']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f})"
+        )
+    if outcome.labels.get("head"):
+        told.append(f"labels learned: {', '.join(outcome.labels['head'])}")
     if outcome.published:
-        return f"{told}; in use"
-    why = "better, but nothing was changed" if fit["better"] else "no certain gain, nothing changed"
-    return f"{told}; {why}"
+        told.append("in use")
+    elif fit.get("better") or outcome.labels.get("head"):
+        told.append("better, but nothing was changed")
+    elif told:
+        told.append("no certain gain, nothing changed")
+    return "; ".join(told or outcome.notes) or "nothing to learn from"
 
 
 def _show(outcome: Outcome, dry_run: bool) -> None:
@@ -130,7 +136,7 @@ def _show(outcome: Outcome, dry_run: bool) -> None:
         click.echo(f"{outcome.photos} pictures, each measured with what was learned from others: {fit['trial']}")
     for note in outcome.notes:
         click.echo(note)
-    if fit.get("better"):
+    if fit.get("better") or outcome.labels.get("head"):
         click.echo(f"{'would be' if dry_run else 'in use'}: {outcome.version}")
     if outcome.repredicted:
         click.echo(f"{outcome.repredicted} tasks are predicted again")

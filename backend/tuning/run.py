@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import time
 from collections.abc import Callable
@@ -22,10 +23,11 @@ from backend.settings import Settings
 from backend.studio import Studio
 from backend.tuning.examples import examples
 from backend.tunings import Tunings
-from worker.contract import Model, Tuning
+from worker.contract import Head, Model, Tuning
 from worker.errors import LabellingError, NetworkError, QueueError, StudioError
 
 if TYPE_CHECKING:
+    from worker.heads import Learned
     from worker.learning.tuning import Fit
     from worker.localizer import Localizer
     from worker.parameters import Parameters
@@ -51,6 +53,8 @@ class Outcome:
     unusable: int = 0
     fit: dict[str, Any] = field(default_factory=dict)
     """See `worker.learning.tuning.Fit`."""
+    labels: dict[str, Any] = field(default_factory=dict)
+    """See `worker.heads.training.Learned`; `head` holds the names of the labels that were learned."""
     version: str = ""
     """That predicts for the project from now on."""
     published: bool = False
@@ -82,9 +86,11 @@ def tune(
     if base is None:
         raise QueueError("no worker has announced a model yet: start `boxlift worker`")
     outcome = Outcome(project, base.version, version=store.version(project) or base.version)
-    learned = _learn(settings, studio, base, project, outcome, say)
-    if learned is not None and learned.better:
-        tuning = Tuning(project, base.version, base.network, learned.parameters.to_dict())
+    learned, head = _learn(settings, studio, base, project, outcome, say)
+    better = learned is not None and learned.better
+    if better or head is not None:
+        parameters = learned.parameters.to_dict() if learned is not None and better else None
+        tuning = Tuning(project, base.version, base.network, parameters, head)
         outcome.version = tuning.version
         if not dry_run:
             _publish(store, studio, tuning, base, outcome)
@@ -94,9 +100,13 @@ def tune(
     return outcome
 
 
-def _learn(settings: Settings, studio: Studio, base: Model, project: int, outcome: Outcome, say: Say) -> Fit | None:
+def _learn(
+    settings: Settings, studio: Studio, base: Model, project: int, outcome: Outcome, say: Say
+) -> tuple[Fit | None, Head | None]:
+    """Parameters and labels."""
     from backend.cli.worker import fetch_policy
     from backend.tuning.gathering import gather
+    from backend.tuning.labels import learn_labels
     from worker.images import ImageLimits
     from worker.learning import Maps
     from worker.learning.cache import MapCache
@@ -104,32 +114,51 @@ def _learn(settings: Settings, studio: Studio, base: Model, project: int, outcom
 
     # The workers' own reading: which classes compete must not depend on what was tuned before.
     reading = read_config(studio.project(project).label_config or "", base, settings.unmatched)
-    if reading.plan is None:
+    if not reading.labelling.drawn_images:
         raise LabellingError(f"project {project}: nothing can be predicted: " + "; ".join(reading.notes))
     made = corrections(studio, project, reading.labelling)
     outcome.annotated = sum(not one.skipped for one in made)
     found = examples(project, made, reading)
     say(f"{outcome.annotated} annotated tasks, {len(found)} pictures with boxes")
     cache = MapCache(settings.cache_dir, base.version)
+    network = functools.cache(lambda: _network(settings, base))
+    policy = fetch_policy(settings)
+    limits = ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
     gathered = gather(
         found,
         cache,
-        lambda: _network(settings, base),
-        fetch_policy(settings),
-        ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels),
+        network,
+        policy,
+        limits,
         lambda done, total: say(f"maps: {done} of {total}") if done == total or not done % 80 else None,
     )
     outcome.photos, outcome.computed, outcome.unusable = len(gathered.maps), gathered.computed, gathered.unusable
     if not gathered.maps:
         outcome.notes.append("nobody has drawn boxes on pictures that can be used: annotate some tasks first")
-        return None
+        return None, None
     begun = time.monotonic()
     learned = fit(Maps.joined(gathered.maps), [one.boxes for one in gathered.examples], _parameters(base))
     outcome.fit_seconds = round(time.monotonic() - begun, 2)
     outcome.fit = learned.to_dict()
     if not learned.better:
-        outcome.notes.append(f"what is in use stays: {learned.reason}")
-    return learned
+        outcome.notes.append(f"boxes stay as they are: {learned.reason}")
+    say("labels")
+    try:
+        labels = learn_labels(gathered.examples, reading, cache, network, policy, limits)
+    except NetworkError as error:
+        outcome.notes.append(f"no labels learned: {error}")
+        return learned, None
+    outcome.labels = _told(labels)
+    outcome.notes.append(f"labels: {labels.reason}")
+    return learned, labels.head
+
+
+def _told(labels: Learned) -> dict[str, Any]:
+    """Everything but the weights, ready for JSON."""
+    told = dataclasses.asdict(dataclasses.replace(labels, head=None, too_few={}))
+    names = list(labels.head.labels) if labels.head else []
+    told = {name: value for name, value in told.items() if value == value}  # strength may be nan
+    return told | {"head": names, "too_few": dict(labels.too_few)}
 
 
 def _parameters(base: Model) -> Parameters:

@@ -13,15 +13,22 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from worker.learning.maps import Floats, Maps
 
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+
 LIMIT = 1 << 30
 """Bytes of all versions together: maps of some 50,000 photos."""
+
+
+Array = npt.NDArray[Any]
 
 
 def content_digest(data: bytes) -> str:
@@ -56,7 +63,7 @@ class MapCache:
         file = self._file(content)
         try:
             maps = Maps.load(file)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError):
+        except _UNREADABLE:
             return None  # never there, taken away just now, or cut off by a crash: it is computed again
         if not len(maps) or int(maps.targets[0]) != best_class(maps.logits[0], classes):
             return None
@@ -71,6 +78,31 @@ class MapCache:
         maps.save(aside)
         aside.replace(file)
         self._contents[_short(address)] = content
+
+    def content(self, address: str) -> str | None:
+        """The name of the content that was last seen at an address."""
+        return self._contents.get(_short(address))
+
+    def arrays(self, name: str) -> dict[str, Array] | None:
+        """Further arrays that were kept under a name; None where there are none."""
+        file = self._file(name)
+        try:
+            with file.open("rb") as stream, np.load(stream) as stored:
+                found = {key: stored[key] for key in stored.files}
+        except _UNREADABLE:
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(file)
+        return found
+
+    def keep_arrays(self, name: str, arrays: Mapping[str, Array]) -> None:
+        """Remember arrays of numbers or texts under a name (letters and digits)."""
+        file = self._file(name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        aside = file.with_suffix(f".{os.getpid()}.part")
+        with aside.open("wb") as stream:
+            np.savez(stream, **arrays)  # type: ignore[arg-type]
+        aside.replace(file)
 
     def close(self) -> None:
         """Write the addresses down, and keep the folder within its limit."""

@@ -1,0 +1,79 @@
+"""Labels that the network learns from a project's corrections: features of photos, once, and a head on them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from backend.plans import Reading
+from backend.tuning.examples import Example
+from worker import heads
+from worker.contract import digest
+from worker.errors import ImageError
+from worker.images import FetchPolicy, ImageLimits, decode, fetch
+from worker.images.fetch import printable
+from worker.learning.cache import MapCache, content_digest
+from worker.localizer import Localizer, as_box
+
+log = logging.getLogger("boxlift.tuning")
+_LAST = "lastlayer"
+
+
+def competition(reading: Reading) -> heads.Competition:
+    """Which of the network's classes the config's labels have already."""
+    rest = [target.label for target in reading.mapping.rest.values()]
+    return heads.Competition(reading.mapping.labels, rest[0] if rest else None)
+
+
+def learn_labels(
+    examples: Sequence[Example],
+    reading: Reading,
+    cache: MapCache,
+    network: Callable[[], Localizer],
+    policy: FetchPolicy,
+    limits: ImageLimits,
+) -> heads.Learned:
+    """A head for the project's labels, if it is better. `network` is called only for photos that are new.
+
+    Raises NetworkError where the network cannot learn labels at all.
+    """
+    last = _last_layer(cache, network)
+    found = [_features(one, cache, network, policy, limits) for one in examples]
+    cache.close()
+    return heads.train_head([one for one in found if one is not None], last, competition(reading))
+
+
+def _last_layer(cache: MapCache, network: Callable[[], Localizer]) -> heads.LastLayer:
+    kept = cache.arrays(_LAST)
+    if kept is not None and {"weight", "bias"} <= kept.keys():
+        return heads.LastLayer(kept["weight"], kept["bias"])
+    last = heads.last_layer(network().network)
+    cache.keep_arrays(_LAST, {"weight": last.weight, "bias": last.bias})
+    return last
+
+
+def _features(
+    example: Example, cache: MapCache, network: Callable[[], Localizer], policy: FetchPolicy, limits: ImageLimits
+) -> heads.Example | None:
+    boxes = [(label, as_box(box)) for label, box in zip(example.labels, example.boxes, strict=True)]
+    if not any(label for label, _ in boxes):
+        return None
+    address, content = example.image.url, cache.content(example.image.url)
+    name = digest([content, boxes], 32)
+    kept = cache.arrays(name) if content else None
+    if kept is not None and {"whole", "crops", "labels"} <= kept.keys():
+        return heads.Example(kept["whole"], kept["crops"], tuple(str(label) for label in kept["labels"]))
+    try:
+        data = fetch(address, policy)
+        photo = decode(data, limits, name=printable(address))
+    except ImageError as error:
+        log.warning("task %d is left out: %s", example.task, error, extra={"task": example.task})
+        return None
+    made = next(heads.examples(network().network, [(photo, boxes)]), None)
+    if made is not None:
+        name = digest([content_digest(data), boxes], 32)
+        arrays = {"whole": made.whole, "crops": made.crops}
+        cache.keep_arrays(name, arrays | {"labels": np.array(made.crop_labels, dtype=np.str_)})
+    return made
