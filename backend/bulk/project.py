@@ -30,6 +30,7 @@ from worker.errors import LabellingError, QueueError
 Which = Literal["present", "only-missing", "replace"]
 DELIVERY_SECONDS = 300.0
 """Seconds in which not one result reaches Label Studio after which it is given up."""
+_NOT_STORED = "Label Studio has no prediction of it: run this again"
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ def preannotate_project(
     with delivering(force.settings):
         results = _run(force, requests, summary, progress, idle)
         stored = _delivered(force, studio, order.project, version, results, idle)
+    reported = _reported(force, order.project) if set(results) - stored else {}
     for task, result in results.items():
         prediction = to_prediction(result, reading.mapping)
         if prediction is None:
@@ -77,7 +79,7 @@ def preannotate_project(
         elif task in stored:
             summary.add(prediction["result"])
         else:
-            summary.fail(str(task), _why_not(force, order.project, task))
+            summary.fail(str(task), reported.get(task, _NOT_STORED))
     if order.which == "replace":
         _remove_older(studio, order.project, version, rows, stored)
     return summary
@@ -141,12 +143,10 @@ def _delivered(
         time.sleep(LOOK)
 
 
-def _why_not(force: Workforce, project: int, task: int) -> str:
-    """Why a result did not become a prediction, as its delivery has reported it."""
-    for failure in failures(force.client):
-        if (failure.project, failure.task) == (project, task):
-            return failure.reason
-    return "Label Studio has no prediction of it: run this again"
+def _reported(force: Workforce, project: int) -> dict[int, str]:
+    """Task → why its result did not become a prediction, as its delivery has said lately."""
+    with talking():
+        return {one.task: one.reason for one in reversed(failures(force.client)) if one.project == project}
 
 
 def _remove_older(studio: Studio, project: int, version: str, rows: Sequence[Row], stored: set[int]) -> None:
