@@ -52,6 +52,7 @@ class Settings:
     )
     network: str = _setting("BOXLIFT_NETWORK", "vgg16", "classifier that workers run")
     weights: str = _setting("BOXLIFT_WEIGHTS", "", "local state dict instead of the published weights")
+    classes: str = _setting("BOXLIFT_CLASSES", "", "file of class names for weights of your own, one a line")
     cache_dir: Path = _setting("BOXLIFT_CACHE_DIR", _cache_dir, "folder for downloaded weights")
     device: str = _setting("BOXLIFT_DEVICE", "auto", "cpu, cuda:0, … or auto")
     precision: str = _setting(

@@ -145,8 +145,11 @@ def load(start: Start) -> Localizer:
         torch.set_num_threads(start.threads)
     settings, log = start.settings, logging.getLogger("boxlift.worker")
     weights = Path(settings.weights).expanduser() if settings.weights else None
+    classes = Path(settings.classes).expanduser() if settings.classes else None
     try:
-        network = load_network(settings.network, weights=weights, cache_dir=settings.cache_dir, device=start.device)
+        network = load_network(
+            settings.network, weights=weights, classes=classes, cache_dir=settings.cache_dir, device=start.device
+        )
     except WeightsError as error:
         if not start.fallback or start.fallback == settings.network:
             raise
