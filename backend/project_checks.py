@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -130,6 +131,9 @@ class _Checker:
             yield version
         else:
             yield from self._versions(name, repair, project, backend, version)
+        if backend.extra_params:
+            text = "the connection's extra params are not used"
+            yield Check(name, WARN, text, "write attributes into the labelling config, such as model_max_boxes")
         if not project.show_collab_predictions:
             text = "predictions are not shown to people who label"
             yield Check(name, WARN, text, "switch on Settings, Annotation, Use predictions to prelabel tasks")
@@ -211,7 +215,8 @@ class _Checker:
         from backend.cli.worker import fetch_policy
         from worker.images import fetch
 
-        return functools.partial(fetch, policy=fetch_policy(self._settings))
+        policy = replace(fetch_policy(self._settings), headers=lambda url: self._studio.headers())
+        return functools.partial(fetch, policy=policy)
 
     @functools.cached_property
     def _model(self) -> Model | None:

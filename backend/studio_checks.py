@@ -72,7 +72,7 @@ def _check_token(client: httpx.Client, url: str, token: str) -> Iterator[Check]:
         return
     if answer.is_success:
         yield Check("token", OK, f"{kind} of {answer.json().get('email', 'a user')}")
-        left = _ends(token) - time.time()
+        left = ends(token) - time.time()
         if left < SOON:
             yield Check("token", WARN, f"the {kind} ends in {max(left, 0.0) / 86400:.0f} days", RENEWAL)
         return
@@ -84,7 +84,7 @@ def _check_token(client: httpx.Client, url: str, token: str) -> Iterator[Check]:
     yield Check("token", FAIL, text, advice)
 
 
-def _ends(token: str) -> float:
+def ends(token: str) -> float:
     """When a personal access token ends, in seconds since 1970; infinity where it does not say."""
     try:
         _, claims, _ = token.split(".")
