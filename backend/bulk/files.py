@@ -78,7 +78,7 @@ def preannotate_files(force: Workforce, order: Order, progress: Progress, idle: 
     WRITERS[order.format](order.out, tasks, reading.mapping, labels)
     summary = _summary(model.version, tasks, requests, reasons, reading)
     summary.seconds, summary.computed = seconds, len(missing)
-    if not summary.failed:
+    if not summary.failed or not found:
         journal.remove()
     return summary
 
