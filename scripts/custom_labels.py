@@ -5,9 +5,9 @@
     python scripts/custom_labels.py ../shared/data/ilsvrc --features /tmp/features --network vgg16 --weights FILE
 
 Labels are kinds of things (WordNet's for ILSVRC; COCO's largest object), under names that no class reaches: nothing
-is predicted without learning. For each set of labels, and several times with other photos, SHOTS photos of each label
-are the corrections; the label of up to 100 others is then predicted from the whole photo, as workers do. Boxes of
-such photos are drawn through the head and, class-agnostic, through the network as it was.
+is predicted without learning. For each set of labels, and several times with other photos, SHOTS photos of each
+label are the corrections; the label of up to 100 others is then predicted from the whole photo, as in workers.
+Boxes of such photos are drawn through the head and, class-agnostic, through the network as it was.
 """
 
 from __future__ import annotations

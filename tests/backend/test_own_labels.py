@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
+import pytest
+from click.testing import CliRunner
+
+from backend.cli.labels import command
 from backend.labelling import ONLY_LABEL, SKIP, LabelMap, match_labels, parse_config, with_own_labels
 from backend.plans import read_config
 from worker.contract import Model
@@ -108,3 +112,12 @@ def test_models_say_how_many_classes_are_own_and_older_ones_have_none() -> None:
     model = Model("v", "n", ("a", "b"), own=1)
     assert Model.from_dict(model.to_dict()) == model
     assert Model.from_dict({"version": "v", "network": "n", "classes": ["a", "b"]}).own == 0
+
+
+def test_the_command_wants_one_config(tmp_path: Path) -> None:
+    file = tmp_path / "config.xml"
+    file.write_text(config("Zorb"), encoding="utf-8")
+    for arguments in ([], ["--config", str(file), "--project", "1"], ["--project", "1", "--classes", str(file)]):
+        done = CliRunner().invoke(command, arguments)
+        assert done.exit_code == 2
+        assert "--config" in done.output
