@@ -91,16 +91,7 @@ def connect(studio: Studio, project: int, version: str, wish: Wish) -> Report:
 def _backend(studio: Studio, project: int, wish: Wish, report: Report) -> None:
     backends = studio.backends(project)
     same = [backend for backend in backends if same_address(backend.url, wish.url)]
-    values: dict[str, Any] = {
-        "project": project,
-        "url": wish.url,
-        "title": report.version,
-        "is_interactive": wish.interactive,
-        "auth_method": "BASIC_AUTH" if wish.basic_auth else "NONE",
-    }
-    if wish.basic_auth:
-        user, _, password = wish.basic_auth.partition(":")
-        values |= {"basic_auth_user": user, "basic_auth_pass": password}
+    values = _values(project, wish.url, report.version, wish.basic_auth) | {"is_interactive": wish.interactive}
     try:
         if same:
             kept = same[0]
@@ -131,6 +122,32 @@ def _backend(studio: Studio, project: int, wish: Wish, report: Report) -> None:
         report.warnings.append(
             f"Label Studio asks only connection {first}, the first one, for predictions: delete it to use this one"
         )
+
+
+def _values(project: int, url: str, title: str, basic_auth: str) -> dict[str, Any]:
+    """What Label Studio needs to check a connection: at every change of it, all of this."""
+    values = {
+        "project": project,
+        "url": url,
+        "title": title,
+        "auth_method": "BASIC_AUTH" if basic_auth else "NONE",
+    }
+    if basic_auth:
+        user, _, password = basic_auth.partition(":")
+        values |= {"basic_auth_user": user, "basic_auth_pass": password}
+    return values
+
+
+def show_version(studio: Studio, project: int, version: str, basic_auth: str = "") -> None:
+    """Have Label Studio show this version's predictions and scores: it knows versions by the connection's title.
+    Somebody else's version is left alone. Raises StudioError."""
+    ours = [one for one in studio.backends(project) if str(one.title).startswith(OURS)]
+    for backend in ours:
+        values = _values(project, str(backend.url), version, basic_auth)
+        studio.call("the connection's title", functools.partial(studio.sdk.ml.update, id=_id(backend), **values))
+    present = str(studio.project(project).model_version or "")
+    if ours and (not present or present.startswith(OURS)):
+        studio.set_model_version(project, version)
 
 
 def _disconnect(studio: Studio, backend: Any) -> None:

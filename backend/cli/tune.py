@@ -51,7 +51,7 @@ def command(project: int, repredict: bool, dry_run: bool, reset: bool, as_json: 
     try:
         with alone(client, project):
             if reset:
-                _reset(store, studio, project, as_json)
+                _reset(store, studio, project, settings.basic_auth, as_json)
                 return
             began = time.monotonic()
             store.note(project, "running", "reading what people drew")
@@ -85,13 +85,13 @@ def _tune(
     return tune(settings, client, studio, project, dry_run=dry_run, repredict=repredict, say=say)
 
 
-def _reset(store: Any, studio: Any, project: int, as_json: bool) -> None:
-    from backend.tuning.run import rename
+def _reset(store: Any, studio: Any, project: int, basic_auth: str, as_json: bool) -> None:
+    from backend.connecting import show_version
 
     was = store.withdraw(project)
     version = store.version(project)
     if was and version:
-        rename(studio, project, version)
+        show_version(studio, project, version, basic_auth)
     store.note(project, "done", "back to the defaults")
     told = {"project": project, "withdrawn": was, "version": version}
     click.echo(json.dumps(told) if as_json else f"project {project} is predicted by {version}")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 
 from backend.bulk.tasks import list_tasks
-from backend.connecting import OURS
+from backend.connecting import show_version
 from backend.corrections import corrections
 from backend.plans import read_config
 from backend.predictor import Predictor
@@ -93,7 +93,7 @@ def tune(
         tuning = Tuning(project, base.version, base.network, parameters, head)
         outcome.version = tuning.version
         if not dry_run:
-            _publish(store, studio, tuning, base, outcome)
+            _publish(store, studio, tuning, base, outcome, settings.basic_auth)
     if repredict and not dry_run:
         outcome.repredicted = _repredict(settings, client, studio, project, outcome)
     outcome.seconds = round(time.monotonic() - start, 1)
@@ -185,26 +185,16 @@ def _network(settings: Settings, base: Model) -> Localizer:
     return localizer
 
 
-def _publish(store: Tunings, studio: Studio, tuning: Tuning, base: Model, outcome: Outcome) -> None:
+def _publish(
+    store: Tunings, studio: Studio, tuning: Tuning, base: Model, outcome: Outcome, basic_auth: str
+) -> None:
     store.publish(tuning, base)
     outcome.published = True
     log.info("published", extra={"project": tuning.project, "version": tuning.version})
     try:
-        rename(studio, tuning.project, tuning.version)
+        show_version(studio, tuning.project, tuning.version, basic_auth)
     except StudioError as error:
         outcome.notes.append(f"Label Studio goes on showing the old version's scores: {error}")
-
-
-def rename(studio: Studio, project: int, version: str) -> None:
-    """Have Label Studio show this version's predictions: it knows versions by the connection's title. Raises
-    StudioError."""
-    ours = [one for one in studio.backends(project) if str(one.title).startswith(OURS)]
-    for backend in ours:
-        number = int(backend.id or 0)
-        studio.call("the connection's title", lambda: studio.sdk.ml.update(id=number, title=version))  # noqa: B023
-    present = str(studio.project(project).model_version or "")
-    if ours and (not present or present.startswith(OURS)):
-        studio.set_model_version(project, version)
 
 
 def _repredict(settings: Settings, client: redis.Redis, studio: Studio, project: int, outcome: Outcome) -> int:
