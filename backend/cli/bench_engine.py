@@ -136,6 +136,9 @@ def _memory_alone(
         reports.send(("peak", measure_memory(loaded, _photos(images), precision=kind)))
     except BoxliftError as error:
         reports.send(("error", str(error)))
+    except Exception as error:
+        reports.send(("error", f"memory could not be measured: {type(error).__name__}: {error}"))
+        raise
 
 
 def _print(figures: dict[str, Any], indent: str = "") -> None:
