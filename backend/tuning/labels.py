@@ -68,6 +68,7 @@ def _features(
     try:
         data = fetch(address, policy)
         photo = decode(data, limits, name=printable(address))
+        cache.saw(address, content_digest(data))
     except ImageError as error:
         log.warning("task %d is left out: %s", example.task, error, extra={"task": example.task})
         return None

@@ -77,11 +77,15 @@ class MapCache:
         aside = file.with_suffix(f".{os.getpid()}.part")
         maps.save(aside)
         aside.replace(file)
-        self._contents[_short(address)] = content
+        self.saw(address, content)
 
     def content(self, address: str) -> str | None:
         """The name of the content that was last seen at an address."""
         return self._contents.get(_short(address))
+
+    def saw(self, address: str, content: str) -> None:
+        """Remember what is at an address."""
+        self._contents[_short(address)] = content
 
     def arrays(self, name: str) -> dict[str, Array] | None:
         """Further arrays that were kept under a name; None where there are none."""
