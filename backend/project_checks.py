@@ -222,7 +222,10 @@ class _Checker:
     def _model(self) -> Model | None:
         from backend.queueing import Jobs, connect
 
-        client = connect(self._settings.redis_url)
+        try:
+            client = connect(self._settings.redis_url)
+        except ValueError:  # an address that is none: the check of Redis says so
+            return None
         try:
             return Jobs(client).model()
         except BoxliftError:

@@ -170,6 +170,26 @@ class Page:
         self.wait(lambda: self.photo()[2] > 200)
         self.settle()
 
+    def open_tab(self, project: int, title: str) -> None:
+        """A tab of the project's Data Manager, by clicking on it."""
+        self.driver.get(f"{self.url}/projects/{project}/data")
+        self.find_text(title).click()
+        self.wait(lambda: "tab=" in self.driver.current_url and self.task_rows())
+        self.settle()
+
+    def task_rows(self) -> list[int]:
+        """Numbers of the tasks that the Data Manager lists, from top to bottom."""
+        boxes = self.driver.find_elements(By.CSS_SELECTOR, "input[aria-label^='Select Task']")
+        return [int(str(box.get_attribute("aria-label")).split()[-1]) for box in boxes]
+
+    def open_row(self, row: int) -> list[Region]:
+        """Click on a listed task; its regions."""
+        self.driver.find_elements(By.CSS_SELECTOR, ".lsf-table-row")[row].click()
+        self.wait(lambda: self.photo()[2] > 200)
+        self.wait(self.regions)
+        self.settle()
+        return self.regions()
+
     def retrieve_all(self, project: int) -> None:
         """The Data Manager's "Retrieve Predictions" for all tasks, by clicking."""
         self.driver.get(f"{self.url}/projects/{project}/data")

@@ -20,17 +20,17 @@ from .project import NewProject
 
 PHOTOS = {photo.file: photo for photo in photos()}
 PANDA, KOALA = PHOTOS["panda.jpg"], PHOTOS["koala.jpg"]
-OBJECTS: dict[str, Box] = {"Panda": (0.205, 0.075, 0.832, 0.873), "Koala": (0.21, 0.08, 0.87, 0.96)}
+OBJECTS: dict[str, Box] = {"Panda": (0.205, 0.075, 0.832, 0.873), "Koala": (0.135, 0.238, 0.841, 0.858)}
 """Where the animals are in their photos, as a person sees it."""
 LABELS = '<Label value="Panda" predicted_values="giant panda"/><Label value="Koala"/>'
 SMART = (
     '<View><Image name="image" value="$image"/>'
     '<KeyPointLabels name="tag" toName="image" smart="true"><Label value="Panda" smart="true"/></KeyPointLabels>'
-    f'<RectangleLabels name="label" toName="image" smart="true">{LABELS}</RectangleLabels></View>'
+    f'<RectangleLabels name="label" toName="image" smart="true" strokeWidth="3">{LABELS}</RectangleLabels></View>'
 )
 PAGES = (
     '<View><Image name="image" valueList="$images"/>'
-    f'<RectangleLabels name="label" toName="image">{LABELS}</RectangleLabels></View>'
+    f'<RectangleLabels name="label" toName="image" strokeWidth="3">{LABELS}</RectangleLabels></View>'
 )
 
 pytestmark = pytest.mark.browser
@@ -55,7 +55,7 @@ def test_opening_a_task_draws_its_box_over_the_photo(
     assert region["score"] == pytest.approx(prediction["score"], abs=1e-6)
     assert "Panda" in page.panel()
     assert f"{prediction['score']:.2f}" in page.panel()
-    assert overlap(fractions(value), OBJECTS["Panda"]) > 0.6
+    assert overlap(fractions(value), OBJECTS["Panda"]) > 0.5
     assert_drawn(page, value, "labelling.png")
 
 
@@ -69,7 +69,7 @@ def test_retrieved_predictions_are_drawn(page: Page, new_project: NewProject, st
         value = stored[task][0]["result"][0]["value"]
         assert region["label"] == label
         assert fractions(region) == pytest.approx(fractions(value), abs=1e-6)
-        assert overlap(fractions(value), OBJECTS[label]) > 0.6
+        assert overlap(fractions(value), OBJECTS[label]) > 0.5
         assert_drawn(page, value, f"retrieved-{label.lower()}.png")
 
 
@@ -86,7 +86,7 @@ def test_smart_tools(page: Page, new_project: NewProject, studio: StudioApi) -> 
     page.click_photo((0.52, 0.45))
     [suggested] = page.suggestions()
     assert suggested["label"] == "Panda"
-    assert overlap(fractions(suggested), OBJECTS["Panda"]) > 0.6
+    assert overlap(fractions(suggested), OBJECTS["Panda"]) > 0.5
     page.accept_suggestions()
     [region] = page.regions()  # the box is there, the point is gone
     assert region["type"] == "rectangleregion"
@@ -96,11 +96,11 @@ def test_smart_tools(page: Page, new_project: NewProject, studio: StudioApi) -> 
     page.delete_regions()
     page.smart_tool("rectangle-tool")
     page.choose_label("Panda", control=1)
-    rough: Box = (0.1, 0.01, 0.98, 0.97)
+    rough: Box = (0.15, 0.02, 0.93, 0.95)
     page.drag_photo(rough[:2], rough[2:])
     [tightened] = page.suggestions()
     assert tightened["label"] == "Panda"
-    assert overlap(fractions(tightened), OBJECTS["Panda"]) > max(0.6, overlap(rough, OBJECTS["Panda"]))
+    assert overlap(fractions(tightened), OBJECTS["Panda"]) > max(0.5, overlap(rough, OBJECTS["Panda"]))
     page.accept_suggestions()
     [region] = page.regions()
     assert_drawn(page, region, "smart-rectangle.png")
@@ -124,7 +124,7 @@ def test_a_photo_that_lies_on_its_side(
     with Image.open(PANDA.path) as upright:
         assert width / height == pytest.approx(upright.width / upright.height, rel=0.01)
     assert region["label"] == "Panda"
-    assert overlap(fractions(region), OBJECTS["Panda"]) > 0.6
+    assert overlap(fractions(region), OBJECTS["Panda"]) > 0.5
     assert_drawn(page, region, f"exif-{orientation}.png")
 
 
@@ -149,5 +149,5 @@ def test_every_page_shows_its_own_box(
     for region in regions:
         if region["page"]:
             page.next_page()
-        assert overlap(fractions(region), OBJECTS[str(region["label"])]) > 0.6
+        assert overlap(fractions(region), OBJECTS[str(region["label"])]) > 0.5
         assert_drawn(page, region, f"page-{region['page']}.png")

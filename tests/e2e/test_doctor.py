@@ -10,21 +10,31 @@ import pytest
 from click.testing import CliRunner
 
 from backend.cli import main
+from backend.demo.photos import label_config, photos
 from backend.demo.processes import free_port
 from backend.demo.stack import Stack
+from backend.demo.studio_api import StudioApi
 from backend.redis_server import RedisServer
 
 from .conftest import NETWORK
 
 NOWHERE = "http://127.0.0.1:1"
 
+# The command runs in this process, and label_studio_sdk calls what pydantic has deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecatedSince20")
 
-def doctor(environment: dict[str, str]) -> tuple[int, dict[str, list[dict[str, Any]]], str]:
+
+Checks = dict[str, list[dict[str, Any]]]
+
+
+def doctor(environment: dict[str, str], project: int) -> tuple[int, Checks, str]:
     """Exit status, the checks by name, and everything that was printed."""
-    done = CliRunner().invoke(main, ["doctor", "--json"], env=environment)
+    done = CliRunner().invoke(main, ["doctor", "--json", "--project", str(project)], env=environment)
+    if not isinstance(done.exception, SystemExit | None):
+        raise done.exception
     told = json.loads(done.stdout)
     assert told["ok"] == (done.exit_code == 0)
-    checks: dict[str, list[dict[str, Any]]] = {}
+    checks: Checks = {}
     for check in told["checks"]:
         assert check["advice"] or check["state"] == "ok", f"{check} says nothing about what to do"
         checks.setdefault(check["name"], []).append(check)
@@ -37,8 +47,17 @@ def working(stack: Stack) -> dict[str, str]:
     return stack.environment() | {"BOXLIFT_NETWORK": NETWORK}
 
 
-def test_everything_works(working: dict[str, str], stack: Stack, version: str) -> None:
-    code, checks, output = doctor(working)
+@pytest.fixture(scope="module")
+def project(studio: StudioApi, stack: Stack, version: str) -> int:
+    """A project that is connected as it should be, with a photo."""
+    number = studio.create_project("sound", label_config())
+    studio.connect(number, stack.backend_url, version)
+    studio.upload(number, [photos()[0].path])
+    return number
+
+
+def test_everything_works(working: dict[str, str], stack: Stack, version: str, project: int) -> None:
+    code, checks, output = doctor(working, project)
     assert {check["state"] for group in checks.values() for check in group} == {"ok"}
     assert code == 0
     assert version in checks["workers"][0]["text"]
@@ -71,32 +90,34 @@ def test_people_get_lines(working: dict[str, str]) -> None:
         ("token", "LABEL_STUDIO_API_KEY", "hush.hush.hush"),
     ],
 )
-def test_what_is_wrong_is_named(working: dict[str, str], name: str, variable: str, value: str) -> None:
-    code, checks, output = doctor(working | {variable: value})
+def test_what_is_wrong_is_named(
+    working: dict[str, str], project: int, name: str, variable: str, value: str
+) -> None:
+    code, checks, output = doctor(working | {variable: value}, project)
     assert code == 1
     assert [check["state"] for check in checks[name]] == ["failed"]
     assert "hush" not in output
 
 
-def test_wrong_password_of_redis(working: dict[str, str], tmp_path: Path) -> None:
+def test_wrong_password_of_redis(working: dict[str, str], project: int, tmp_path: Path) -> None:
     with RedisServer(tmp_path / "redis", tcp=True) as server:
         address = server.url.rpartition("@")[2]
-        code, checks, output = doctor(working | {"REDIS_URL": f"redis://:hush@{address}"})
+        code, checks, output = doctor(working | {"REDIS_URL": f"redis://:hush@{address}"}, project)
     assert code == 1
     assert "password" in checks["redis"][0]["text"]
     assert "hush" not in output
 
 
-def test_redis_without_a_worker(working: dict[str, str], tmp_path: Path) -> None:
+def test_redis_without_a_worker(working: dict[str, str], project: int, tmp_path: Path) -> None:
     with RedisServer(tmp_path / "redis") as server:
-        code, checks, _ = doctor(working | {"REDIS_URL": server.url})
+        code, checks, _ = doctor(working | {"REDIS_URL": server.url}, project)
     assert code == 1
     assert checks["redis"][0]["state"] == "ok"
     assert checks["workers"][0]["state"] == "failed"
     assert "boxlift worker" in checks["workers"][0]["advice"]
 
 
-def test_backend_that_is_not_there_is_a_warning(working: dict[str, str]) -> None:
-    code, checks, _ = doctor(working | {"BOXLIFT_PORT": str(free_port())})
+def test_backend_that_is_not_there_is_a_warning(working: dict[str, str], project: int) -> None:
+    code, checks, _ = doctor(working | {"BOXLIFT_PORT": str(free_port())}, project)
     assert code == 0
     assert checks["backend"][0]["state"] == "warning"
