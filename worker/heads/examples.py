@@ -23,7 +23,7 @@ MARGIN = 0.4
 
 Of crops with margins 0.1 and 0.4, whole photos, and mixtures of them, such crops did best, also on whole photos:
 half of what is seen of these speaks of something else. Mirror images add a little."""
-MOST_BOXES = 8
+MOST_BOXES = 6
 """Largest boxes of a photo that are looked at: each costs two passes through the network."""
 
 
