@@ -150,10 +150,10 @@ def _out_of_place(module: nn.Module) -> nn.Module:
 def _fits(module: nn.Module, images: Tensor) -> bool:
     try:
         with torch.no_grad():
-            module(images.clone())
+            logits: Tensor = module(images.clone())
     except RuntimeError:  # too small for a kernel
         return False
-    return True
+    return bool(logits.isfinite().all())  # a dilated window may see nothing but padding: its maximum is -inf
 
 
 COMMON = settings(
