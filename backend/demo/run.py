@@ -17,6 +17,7 @@ from backend.demo.photos import LABELS, Photo, label_config, photos
 from backend.demo.stack import Stack
 from backend.demo.studio_api import StudioApi
 from backend.demo.weights import choose_network
+from backend.review.queue import doubtful_first
 from backend.studio import Studio
 from worker.errors import BoxliftError
 
@@ -107,12 +108,9 @@ class Demo:
             studio.upload(project, [photo.path for photo in shipped])
         # An earlier start's backend may have had another port; Label Studio asks only the first connection.
         studio.disconnect(project, keep=self.stack.backend_url)
-        connect(
-            Studio(studio.url, self.stack.studio.login.token),
-            project,
-            version,
-            Wish(self.stack.backend_url),
-        )
+        api = Studio(studio.url, self.stack.studio.login.token)
+        connect(api, project, version, Wish(self.stack.backend_url))
+        doubtful_first(api, project)
         return project
 
     def _await(self, studio: StudioApi, project: int, version: str) -> list[Drafted]:
