@@ -34,8 +34,10 @@ LEAST = 10
 TRUST = (math.inf, 500.0, 150.0, 50.0, 15.0, FORGET)
 """See `adapting.Trial.trust`. The first trial of all is to keep what there is."""
 FOLDS, ROUNDS = 5, 2
-SURE = 0.95
-"""A gain is real if it is above 0 in this share of the bootstrap's draws."""
+SURE = 0.98
+"""A gain is real if it is above 0 in this share of the bootstrap's draws. With 0.95, one in twenty projects that
+the defaults suit got something else, and up to 1.7 points fewer right boxes by it."""
+_SHOWN = 0.95
 _DRAWS = 2000
 _RIGHT_WIDTH = 0.1
 
@@ -117,7 +119,7 @@ def fit_study(photos: Study, parameters: Parameters, *, seed: int = 0) -> Fit:
     value = np.mean([_value(overlaps(one, photos, every)) for one in boxes], axis=0) - _value(before)
     right = np.mean([overlaps(one, photos, every) >= 0.5 for one in boxes], axis=0) - (before >= 0.5)
     gains = {"corloc": _gain(right, seed), "mean_iou": _gain(after - before, seed), "value": _gain(value, seed)}
-    real = chosen is not None and gains["value"].low > 0 and gains["corloc"].mean >= 0
+    real = chosen is not None and _gain(value, seed, SURE).low > 0 and gains["corloc"].mean >= 0
     if real:
         regression = adapt(photos, known, [Trial(np.ones(count), _trust(chosen))])[0]
         fresh = replace(parameters, regression=regression)
@@ -203,7 +205,7 @@ def _value(fit: Floats) -> Floats:
     return np.asarray(fit + 0.5 / (1 + np.exp(-(fit - 0.5) / _RIGHT_WIDTH)))
 
 
-def _gain(differences: Floats, seed: int, level: float = SURE) -> Gain:
+def _gain(differences: Floats, seed: int, level: float = _SHOWN) -> Gain:
     draws = np.random.default_rng(seed).integers(0, len(differences), (_DRAWS, len(differences)))
     low, high = np.quantile(differences[draws].mean(1), [1 - level, level])
     return Gain(round(float(differences.mean()), 4), round(float(low), 4), round(float(high), 4))
@@ -228,7 +230,7 @@ def _score(
             scores[out] = chance(score_signs(photos, every[out], one[out]), model)
         learned.append(scores)
     better = [log_loss(k, r) - log_loss(s, r) for k, s, r in zip(kept, learned, right, strict=True)]
-    if _gain(np.mean(better, axis=0), seed).low <= 0:
+    if _gain(np.mean(better, axis=0), seed, SURE).low <= 0:
         return fresh, kept
     model = fit_score(
         photos, old.calibration, np.tile(every, len(boxes)), np.concatenate(boxes), np.concatenate(right)
