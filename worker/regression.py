@@ -50,7 +50,7 @@ def regress(probes: Floats, model: Regression) -> Floats:
 
 
 def certainty(logits: Floats, rows: Sequence[int], targets: Sequence[int]) -> Floats:
-    """How sure the classifier is, (R, 4): see `CERTAINTY`.
+    """How sure the classifier is, (R, 6): see `CERTAINTY`.
 
     logits (N, C); rows and targets (R,): the image and the class of each row.
     """
@@ -64,7 +64,8 @@ def certainty(logits: Floats, rows: Sequence[int], targets: Sequence[int]) -> Fl
     first = np.clip(chances[index, own], 1e-6, 1 - 1e-6)
     rival = others.max(1) if logits.shape[1] > 1 else logits[index, own]
     logit = logits[index, own]
-    return np.stack([np.log(first / (1 - first)), entropy[index], logit, logit - rival], axis=1)
+    mean, spread = logits.mean(1)[index], logits.std(1)[index]
+    return np.stack([np.log(first / (1 - first)), entropy[index], logit, logit - rival, mean, spread], axis=1)
 
 
 CERTAINTY = (
@@ -72,13 +73,15 @@ CERTAINTY = (
     "entropy of all classes",
     "logit of the class",
     "its lead over the best other",
+    "mean of all logits",
+    "their spread",
 )
 
 
 def signs(sure: Floats, boxes: Floats, probes: Floats, heat: Floats) -> Floats:
-    """What the score looks at, (R, 10 + K): `CERTAINTY`, `FORM`, then the area of each probe relative to the box's.
+    """What the score looks at, (R, 18 + K): `CERTAINTY`, `FORM`, then the area of each probe relative to the box's.
 
-    sure (R, 4) of `certainty`; boxes (R, 4); probes (R, K, 4); heat (R, g, g). Probes that are much smaller than
+    sure (R, 6) of `certainty`; boxes (R, 4); probes (R, K, 4); heat (R, g, g). Probes that are much smaller than
     the box tell of small objects and of several ones, where boxes fail.
     """
     side = np.clip(boxes[:, 2:] - boxes[:, :2], SMALLEST, 1.0)
@@ -91,12 +94,32 @@ def signs(sure: Floats, boxes: Floats, probes: Floats, heat: Floats) -> Floats:
         heat.mean(axis=(1, 2)),
         wander,
         np.abs(np.log(side[:, 0] / side[:, 1])),
+        # Left and right are alike, above and below are not.
+        np.abs(boxes[:, 0] + boxes[:, 2] - 1) / 2,
+        side[:, 0],
+        boxes[:, 1],
+        boxes[:, 3],
+        boxes[:, 1] ** 2,
+        boxes[:, 3] ** 2,
     ]
     _, _, width, height = terms(probes)
     return np.concatenate([sure, np.stack(form, axis=1), width + height - area[:, None]], axis=1)
 
 
-FORM = ("log area", "its square", "agreement of the probes", "spread of the heat", "wandering centres", "shape")
+FORM = (
+    "log area",
+    "its square",
+    "agreement of the probes",
+    "spread of the heat",
+    "wandering centres",
+    "shape",
+    "distance from the middle",
+    "width",
+    "top",
+    "bottom",
+    "square of the top",
+    "square of the bottom",
+)
 
 
 def chance(values: Floats, model: Calibration) -> Floats:

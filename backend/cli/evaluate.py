@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
 @click.option("--report", type=click.Path(path_type=Path, file_okay=False), help="Folder for an HTML report.")
 @click.option("--compare", is_flag=True, help="The same photos with other methods beside ours (minutes).")
+@click.option("--without", multiple=True, metavar="METHOD", help="Leave this method out of --compare; repeatable.")
 @click.option("--max-boxes", type=click.IntRange(1), help="Of each photo [default: 1, or 10 for several objects].")
 @click.option("--min-score", type=click.FloatRange(0, 1), default=0.0, show_default=True)
 @click.option("--limit", type=click.IntRange(1), help="Only so many photos, from the first.")
@@ -40,6 +42,7 @@ def command(
     as_json: bool,
     report: Path | None,
     compare: bool,
+    without: tuple[str, ...],
     max_boxes: int | None,
     min_score: float,
     limit: int | None,
@@ -60,11 +63,13 @@ def command(
     localizer = Localizer(loaded, precision=parse_precision(settings.precision))
     several = any(len({item.label for item in sample.objects}) > 1 for sample in samples)
     boxes = max_boxes or (10 if several else 1)
-    methods: list[Method] = [Ours(localizer, localizer.version, max_boxes=boxes, min_score=min_score)]
+    methods: Iterable[Method] = [Ours(localizer, localizer.version, max_boxes=boxes, min_score=min_score)]
     if compare:
-        from worker.evaluation.methods import others
+        from worker.evaluation.methods import OTHERS, others
 
-        methods += others(loaded)
+        if unknown := set(without) - set(OTHERS):
+            raise click.UsageError(f"no method {', '.join(sorted(unknown))}: there are {'; '.join(OTHERS)}")
+        methods = itertools.chain(methods, others(loaded, without))
     runs = _run(methods, samples, quiet=as_json)
     matches = _matches(loaded)
     results = {one.method: _figures(one, matches) for one in runs}
@@ -93,7 +98,7 @@ def _network(settings: Settings, name: str | None, weights: Path | None) -> Netw
         raise click.UsageError(str(error)) from None
 
 
-def _run(methods: list[Method], samples: Any, *, quiet: bool) -> list[Run]:
+def _run(methods: Iterable[Method], samples: Any, *, quiet: bool) -> list[Run]:
     from worker.evaluation.methods import Thresholded, settle
     from worker.evaluation.run import run
 
@@ -103,9 +108,9 @@ def _run(methods: list[Method], samples: Any, *, quiet: bool) -> list[Run]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     done = []
     with Progress(*columns, console=Console(stderr=True), disable=quiet, transient=True) as bars:
-        for method in methods:
+        for number, method in enumerate(methods):
             bar = bars.add_task(method.name, total=len(samples))
-            one = run(method, samples, known=method is methods[0], progress=follow(bars, bar))
+            one = run(method, samples, known=number == 0, progress=follow(bars, bar))
             if isinstance(method, Thresholded):
                 threshold, outcomes = settle(one.outcomes)
                 one = replace(one, method=f"{one.method} @ {threshold:g}", outcomes=outcomes)

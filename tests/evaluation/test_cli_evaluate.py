@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from worker.evaluation.methods import OTHERS
 
 PHOTOS = ROOT / "backend" / "demo" / "photos"
 
@@ -50,17 +51,7 @@ def test_json_and_report(dataset: Path) -> None:
     assert got["gt_known_loc"] is not None
     assert got["intervals"]["mean_iou"][0] <= got["mean_iou"] <= got["intervals"]["mean_iou"][1]
     others = " ".join(got["compare"])
-    for name in (
-        "centred 80%",
-        "paper",
-        "no mask",
-        "GradCAM",
-        "GradCAMPlusPlus",
-        "LayerCAM",
-        "predecessor",
-        "captum",
-    ):
-        assert name in others
+    assert [name for name in OTHERS if name not in others] == []
     assert got["compare"]["centred 80%"]["mean_iou"] == pytest.approx(0.64)
     page = (dataset / "report" / "index.html").read_text()
     for name in ("corloc", "iou.svg", "curves.svg", "reliability.svg", "best-0.png", "bison"):
@@ -79,8 +70,17 @@ def test_photos_that_cannot_be_read_are_told_and_counted_out(dataset: Path) -> N
     assert [item["image"] for item in got["failed"]] == ["gone.jpg"]
 
 
+def test_methods_that_nobody_wants_are_left_out(dataset: Path) -> None:
+    left_out = [word for name in OTHERS[1:] for word in ("--without", name)]
+    done = boxlift(str(dataset), "--network", "efficientnet_lite0", "--json", "--compare", *left_out, cwd=dataset)
+    assert done.returncode == 0, done.stderr
+    assert list(json.loads(done.stdout)["compare"]) == [OTHERS[0]]
+
+
 def test_bad_usage(tmp_path: Path) -> None:
     assert boxlift("missing", cwd=tmp_path).returncode == 2
     done = boxlift(str(tmp_path), "--network", "efficientnet_lite0", cwd=tmp_path)
     assert done.returncode == 1
     assert "no boxes.jsonl" in done.stderr
+    done = boxlift(str(PHOTOS), "--compare", "--without", "tarot", cwd=tmp_path)
+    assert done.returncode != 0

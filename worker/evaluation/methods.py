@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from worker.engines import make_attributor
+from worker.engines import Engine, make_attributor
 from worker.errors import BoxliftError
 from worker.evaluation.metrics import Found, Outcome
 from worker.heatmap import heat
@@ -86,37 +87,58 @@ def settle(outcomes: Sequence[Outcome]) -> tuple[float, tuple[Outcome, ...]]:
     return THRESHOLDS[best], kept[best]
 
 
-def others(network: Network) -> list[Any]:
-    """Every method that can run with this network; what cannot is left out with a warning."""
-    only = {DEEPLIFT: (Source(DEEPLIFT, sigma=0.04),), GUIDED: (Source(GUIDED, sigma=0.04),)}
-    both = (
-        Source(DEEPLIFT, sigma=0.02),
-        Source(GUIDED, sigma=0.02),
-    )
-    methods: list[Any] = [
-        Centred(),
-        Thresholded("paper", network, _ours(network, PAPER)),
-        Thresholded("paper, no mask", network, _ours(network, replace(PAPER, border_kind="none"))),
-        Thresholded("paper, less blur", network, _ours(network, replace(PAPER, sources=both))),
-        Thresholded("DeepLIFT alone", network, _ours(network, replace(PAPER, sources=only[DEEPLIFT]))),
-        Thresholded("guided alone", network, _ours(network, replace(PAPER, sources=only[GUIDED]))),
-    ]
-    for name, make in (("predecessor", _predecessor), ("captum DeepLIFT, stock", _captum), *_cams()):
+OTHERS = (
+    "centred 80%",
+    "paper",
+    "paper, no mask",
+    "paper, less blur",
+    "DeepLIFT alone",
+    "guided alone",
+    "GradCAM",
+    "GradCAMPlusPlus",
+    "LayerCAM",
+    "captum DeepLIFT, stock",
+    "predecessor",
+)
+"""Names of all other methods. The last one takes longer than the rest together: ten passes back for each photo."""
+
+
+def others(network: Network, without: Collection[str] = ()) -> Iterator[Centred | Thresholded]:
+    """Every method that can run with this network, made when its turn comes: none holds memory for the others.
+
+    `without` names those of `OTHERS` that nobody wants. What cannot run is left out with a warning.
+    """
+    simple: list[Centred | Thresholded] = [Centred(), *_papers(network)]
+    yield from (method for method in simple if method.name not in without)
+    for name, make in (*_cams(), ("captum DeepLIFT, stock", _captum), ("predecessor", _predecessor)):
+        if name in without:
+            continue
         try:
-            methods.append(Thresholded(name, network, make(network)))
+            method = Thresholded(name, network, make(network))
         except (BoxliftError, ImportError, AssertionError, RuntimeError) as error:
             warnings.warn(f"{name} is left out: {error}", stacklevel=2)
-    return methods
+        else:
+            yield method
 
 
-def _ours(network: Network, parameters: Parameters) -> Heats:
-    attribute = make_attributor(network, layers=parameters.layers)
+def _papers(network: Network) -> Iterator[Thresholded]:
+    """The paper's pipeline, and what its figure's panels are made of; all with the same engine."""
+    attribute = make_attributor(network)
+    one = {name: replace(PAPER, sources=(Source(name, sigma=0.04),)) for name in (DEEPLIFT, GUIDED)}
+    sharp = (Source(DEEPLIFT, sigma=0.02), Source(GUIDED, sigma=0.02))
+    for name, parameters in (
+        ("paper", PAPER),
+        ("paper, no mask", replace(PAPER, border_kind="none")),
+        ("paper, less blur", replace(PAPER, sources=sharp)),
+        ("DeepLIFT alone", one[DEEPLIFT]),
+        ("guided alone", one[GUIDED]),
+    ):
+        yield Thresholded(name, network, functools.partial(_pixels, attribute, parameters))
 
-    def heats(inputs: Tensor) -> tuple[Tensor, Tensor]:
-        found = attribute(inputs, lambda logits: (torch.arange(len(logits)), logits.argmax(1)))
-        return found.targets, heat(named_maps(found), parameters)
 
-    return heats
+def _pixels(attribute: Engine, parameters: Parameters, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    found = attribute(inputs, lambda logits: (torch.arange(len(logits)), logits.argmax(1)))
+    return found.targets, heat(named_maps(found), parameters)
 
 
 def _cams() -> Iterator[tuple[str, Callable[[Network], Heats]]]:
@@ -125,15 +147,19 @@ def _cams() -> Iterator[tuple[str, Callable[[Network], Heats]]]:
 
 
 def _cam(network: Network, kind: str) -> Heats:
-    """Grad-CAM and its kin of the `grad-cam` package, on a copy: the package hooks into the module."""
+    """Grad-CAM and its kin of the `grad-cam` package, on a copy: the package hooks into the module.
+
+    They need gradients no further down than their layer: autograd starts there, which saves most of its work.
+    """
     import pytorch_grad_cam  # a development dependency
 
     module = _plain_copy(network.module)
     layer = module.get_submodule(LAST.get(network.name, network.layers[0]))
+    layer.register_forward_hook(lambda _module, _inputs, output: output.detach().requires_grad_())
 
     def heats(inputs: Tensor) -> tuple[Tensor, Tensor]:
         with getattr(pytorch_grad_cam, kind)(model=module, target_layers=[layer]) as cam:
-            maps = torch.from_numpy(cam(inputs.to(network.device).requires_grad_(), None))
+            maps = torch.from_numpy(cam(inputs.to(network.device), None))
             return cam.outputs.argmax(1).cpu(), maps
 
     return heats
@@ -219,8 +245,10 @@ def _neuron_scores(module: nn.Module, layer: nn.Module, image: Tensor) -> tuple[
 
 
 def _plain_copy(module: nn.Module) -> nn.Module:
-    """A copy whose activations are not computed in place, so that hooks see what they should."""
-    copied = copy.deepcopy(module)
+    """A copy whose activations are not computed in place, so that hooks see what they should. It shares the
+    weights: a copy of a network costs nothing."""
+    tensors = itertools.chain(module.parameters(), module.buffers())
+    copied = copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
     for part in copied.modules():
         if hasattr(part, "inplace"):
             setattr(part, "inplace", False)  # noqa: B010 - modules declare no such attribute

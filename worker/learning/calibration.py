@@ -19,8 +19,10 @@ from worker.regression import regress, signs
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-DECAY = 0.5
+DECAY = 3.0
 """Chosen once, on efficientnet_lite0, and the same for every network."""
+_BORDERLINE = 0.05
+"""IoU within which a box is nearly right or nearly wrong: what falls on either side of 0.5 there is chance."""
 
 
 def score_signs(study: Study, photos: Integers, boxes: Floats) -> Floats:
@@ -28,8 +30,11 @@ def score_signs(study: Study, photos: Integers, boxes: Floats) -> Floats:
     return signs(study.sure[photos], boxes, study.probes[photos], study.heat[photos])
 
 
-def fit_calibration(values: Floats, right: npt.NDArray[np.bool_], decay: float = DECAY) -> Calibration:
-    """Logistic regression with a little decay, on standardised signs (N, S), folded back."""
+def fit_calibration(values: Floats, right: npt.NDArray[np.bool_] | Floats, decay: float = DECAY) -> Calibration:
+    """Logistic regression with a little decay, on standardised signs (N, S), folded back.
+
+    `right` (N,) says of each box whether it is right, or in [0, 1] how nearly (`nearly_right`).
+    """
     mean, spread = values.mean(0), values.std(0) + 1e-6
     x, y = torch.tensor((values - mean) / spread), torch.tensor(right.astype(float))
     weights = torch.zeros(x.shape[1] + 1, dtype=torch.float64, requires_grad=True)
@@ -58,4 +63,9 @@ def held_out_calibration(study: Study, photos: Integers, goal: Floats, folds: in
     for fold in range(folds):
         held, rest = order[fold::folds], np.setdiff1d(order, order[fold::folds])
         boxes[held] = regress(study.probes[photos[held]], fit_regression(study, photos[rest], goal))
-    return fit_calibration(score_signs(study, photos, boxes), overlaps(boxes, study, photos) >= 0.5)
+    return fit_calibration(score_signs(study, photos, boxes), nearly_right(overlaps(boxes, study, photos)))
+
+
+def nearly_right(fit: Floats) -> Floats:
+    """IoU (N,) → 0 for a wrong box, 1 for a right one, between them close to 0.5."""
+    return np.asarray(1 / (1 + np.exp((0.5 - fit) / _BORDERLINE)))

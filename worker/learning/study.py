@@ -27,7 +27,7 @@ class Study:
     heat: Floats
     """(N, g, g)"""
     sure: Floats
-    """(N, 4), see `worker.regression.certainty`."""
+    """(N, 6), see `worker.regression.certainty`."""
     own: Floats
     """(N,) probability of the class, to compare the score with."""
 
