@@ -51,14 +51,14 @@ class Report:
     warnings: list[str] = field(default_factory=list)
 
 
-def announced_version(url: str, project: int, basic_auth: str = "") -> str:
+def announced_version(url: str, project: int, label_config: str, basic_auth: str = "") -> str:
     """The version that the backend at `url` answers for a project. Raises StudioError where none runs there."""
     user, _, password = basic_auth.partition(":")
     try:
         # As Label Studio itself asks: what /setup says is what predictions of this project must carry.
         answer = httpx.post(
             f"{url.rstrip('/')}/setup",
-            json={"project": f"{project}.0", "schema": ""},
+            json={"project": f"{project}.0", "schema": label_config},
             auth=(user, password) if basic_auth else None,
             timeout=10,
             trust_env=False,

@@ -126,7 +126,7 @@ class _Checker:
         if bool(self._settings.basic_auth) != (str(backend.auth_method or "NONE") == "BASIC_AUTH"):
             text = "connection and BOXLIFT_BASIC_AUTH disagree on whether there is a password"
             yield Check(name, FAIL, text, repair)
-        version = self._version(number, address)
+        version = self._version(number, address, project.label_config or "")
         if isinstance(version, Check):
             yield version
         else:
@@ -140,10 +140,10 @@ class _Checker:
         yield from self._webhook(number, address, repair)
         yield from self._labelling(name, repair, project, backend)
 
-    def _version(self, number: int, address: str) -> str | Check:
+    def _version(self, number: int, address: str, config: str) -> str | Check:
         """The version of a project at an address, if it can be reached from here too."""
         try:
-            return announced_version(address, number, self._settings.basic_auth)
+            return announced_version(address, number, config, self._settings.basic_auth)
         except StudioError as error:
             advice = "nothing to do if only Label Studio can reach this address"
             return Check(f"project {number}", WARN, short(error), advice)

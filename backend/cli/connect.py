@@ -46,7 +46,8 @@ def command(
         uncertainty=bool(uncertainty),
         replace=old == "replace",
     )
-    report = connect(studio, project, announced_version(address, project, settings.basic_auth), wish)
+    config = studio.project(project).label_config or ""
+    report = connect(studio, project, announced_version(address, project, config, settings.basic_auth), wish)
     report.done += doubtful_first(studio, project, stream=uncertainty is None)
     if as_json:
         click.echo(json.dumps(asdict(report)))
