@@ -8,7 +8,10 @@ import sys
 
 import pytest
 
-IMPORTS = "import backend.app, backend.model, backend.cli, backend.cli.serve, backend.cli.labels, backend.studio"
+IMPORTS = (
+    "import backend.app, backend.model, backend.cli, backend.cli.serve, backend.cli.labels, backend.studio, "
+    "backend.cli.preannotate, backend.bulk.project, backend.bulk.files, backend.cli.review, backend.review.page"
+)
 
 
 def run(code: str) -> subprocess.CompletedProcess[str]:
