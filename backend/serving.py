@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import waitress
 from waitress.server import BaseWSGIServer, MultiSocketServer
+from waitress.task import ThreadedTaskDispatcher
 
 from backend.app import create_app
 from backend.delivery import delivering
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("boxlift.backend")
 
+URGENT = ("/health", "/ready")
 CONNECTIONS = 400
 """Most open connections; those that no thread serves yet wait."""
 FLUSH = 0.5
@@ -49,6 +51,20 @@ class Counted:
                 self.active -= 1
 
 
+class HealthFirst(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has no types
+    """Hands requests to threads in the order that they come in, but /health and /ready before all others.
+
+    Whoever watches over the backend asks there, and must not take a busy one for a dead one.
+    """
+
+    def add_task(self, task: Any) -> None:
+        """Queue a connection whose next request is complete."""
+        urgent = bool(task.requests) and task.requests[0].path in URGENT
+        with self.lock:
+            (self.queue.appendleft if urgent else self.queue.append)(task)
+            self.queue_cv.notify()
+
+
 def serve(settings: Settings, *, deliver: bool = True) -> None:
     """Serve until SIGTERM or Ctrl-C. Raises SettingsError where the address cannot be bound."""
     from backend.logs import configure
@@ -70,12 +86,14 @@ def serve(settings: Settings, *, deliver: bool = True) -> None:
 
 
 def _bind(app: Flask, settings: Settings) -> BaseWSGIServer | MultiSocketServer:
+    dispatcher = HealthFirst()
+    dispatcher.set_thread_count(max(2, settings.threads))
     try:
         return waitress.create_server(
             app,
+            _dispatcher=dispatcher,
             host=settings.host,
             port=settings.port,
-            threads=max(2, settings.threads),
             connection_limit=CONNECTIONS,
             max_request_body_size=settings.max_request_bytes,
             clear_untrusted_proxy_headers=True,

@@ -17,7 +17,7 @@ import httpx
 from backend.redis_server import RedisServer
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 120.0
+PATIENCE = 240.0
 """Seconds after which something that should happen counts as never happening: not a claim about speed."""
 
 
