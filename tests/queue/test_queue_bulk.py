@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,19 @@ def test_a_worker_that_dies_and_one_that_comes(fleet: Fleet, folder: Path) -> No
     first.send_signal(signal.SIGKILL)
     first.wait()
     fleet.start(seconds=0.01, batch=4, lease=2.0, roots=[str(folder)])
+    assert finish(process)["done"] == PHOTOS
+    check(folder)
+
+
+def test_a_redis_that_goes_and_comes_back(fleet: Fleet, folder: Path) -> None:
+    fleet.start(seconds=0.05, batch=4, lease=2.0, roots=[str(folder)])
+    process = command(fleet, folder)
+    until(lambda: lines(folder) >= 5, "the first results")
+    assert fleet.server.pid is not None
+    os.kill(fleet.server.pid, signal.SIGKILL)
+    time.sleep(3.0)
+    assert process.poll() is None, "it gave up at once"
+    fleet.server.start()
     assert finish(process)["done"] == PHOTOS
     check(folder)
 
