@@ -197,6 +197,20 @@ def interval(right: np.ndarray) -> str:
     return f"{right.mean():.3f} [{found.low:.3f}, {found.high:.3f}]"
 
 
+def compare(drawn: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+    """Print how boxes through heads do beside class-agnostic ones of the same photos, with a 95 % interval."""
+    if not drawn:
+        return
+    own, plain = (np.concatenate([pair[side] for pair in drawn]) for side in (0, 1))
+    picks = np.random.default_rng(0).integers(0, len(own), (2000, len(own)))
+    for label, a, b in (("corloc", own >= 0.5, plain >= 0.5), ("mean IoU", own, plain)):
+        low, high = np.quantile((a.astype(float) - b)[picks].mean(1), [0.025, 0.975])
+        click.echo(
+            f"  {label}: {a.mean():.4f} through the head, {b.mean():.4f} class-agnostic; "
+            f"difference {a.mean() - b.mean():+.4f} [{low:+.4f}, {high:+.4f}], {len(own)} photos"
+        )
+
+
 @click.command()
 @click.argument("dataset", type=click.Path(path_type=Path, exists=True))
 @click.option("--features", required=True, type=click.Path(path_type=Path), help="Folder for what the network saw.")
@@ -204,9 +218,17 @@ def interval(right: np.ndarray) -> str:
 @click.option("--weights", type=click.Path(path_type=Path, exists=True), help="Local state dict.")
 @click.option("--draws", default=3, help="Draws of photos for each set of labels.")
 @click.option("--photos", "most", type=int, help="Only the first photos of the data set.")
+@click.option("--every", default=1, help="Only every n-th set of labels.")
 @click.option("--boxes", default=0, help="Photos of each pair, at most, whose boxes are compared; 0 for none.")
 def command(
-    dataset: Path, features: Path, name: str, weights: Path | None, draws: int, most: int | None, boxes: int
+    dataset: Path,
+    features: Path,
+    name: str,
+    weights: Path | None,
+    draws: int,
+    most: int | None,
+    every: int,
+    boxes: int,
 ) -> None:
     """Learn labels on the photos of DATASET and say what they are worth."""
     network = load_network(name, weights=weights)
@@ -217,7 +239,7 @@ def command(
     photos, last = Photos(samples, load(file), kinds_of(samples)), last_layer(network)
     drawing = Draw(network, samples, boxes) if boxes else None
     groups: dict[str, list[Result]] = {}
-    for title, names, shots in tasks(photos):
+    for title, names, shots in itertools.islice(tasks(photos), 0, None, every):
         sizes = {kind: len(found) for kind, found in photos.sets(names).items()}
         if min(sizes.values()) < 9:
             continue
@@ -230,6 +252,7 @@ def command(
             f"{title:10} {' / '.join(names)[:60]:60} {interval(right)} of {len(right)}; "
             f"cross-validated {np.mean(hopes):.3f}; used {sum(result.used for result in found)} of {draws}"
         )
+        compare([result.boxes for result in found if result.boxes is not None])
     for title, results in groups.items():
         right = np.concatenate([result.right for result in results])
         used = np.concatenate([r.right for r in results if r.used] or [np.zeros(1, dtype=bool)])
@@ -239,16 +262,7 @@ def command(
             f"worst tenth {np.quantile(means, 0.1):.3f}; "
             f"{np.mean([mean >= 0.85 for mean in means]):.0%} of them at 0.85 or above"
         )
-        drawn = [result.boxes for result in results if result.boxes is not None]
-        if drawn:
-            own, plain = (np.concatenate([pair[side] for pair in drawn]) for side in (0, 1))
-            picks = np.random.default_rng(0).integers(0, len(own), (2000, len(own)))
-            for label, a, b in (("corloc", own >= 0.5, plain >= 0.5), ("mean IoU", own, plain)):
-                change = np.quantile((a.astype(float) - b)[picks].mean(1), [0.025, 0.975])
-                click.echo(
-                    f"  {label}: {a.mean():.4f} through the head, {b.mean():.4f} class-agnostic; "
-                    f"difference {a.mean() - b.mean():+.4f} [{change[0]:+.4f}, {change[1]:+.4f}], {len(own)} photos"
-                )
+        compare([result.boxes for result in results if result.boxes is not None])
 
 
 if __name__ == "__main__":
