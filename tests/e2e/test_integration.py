@@ -198,6 +198,25 @@ def test_a_config_without_boxes_connects_and_a_changed_one_counts_at_once(
     assert prediction["result"][0]["value"]["rectanglelabels"] == ["Panda"]
 
 
+@pytest.mark.parametrize(
+    ("attribute", "most"),
+    [('model_score_threshold="0.999"', 0), ('model_max_boxes="3"', 3), ('model_skip="true"', None)],
+)
+def test_attributes_of_a_tag(attribute: str, most: int | None, new_project: NewProject, studio: StudioApi) -> None:
+    """Label Studio takes configs with attributes that it does not know itself, and what they ask for is done."""
+    control = f'<RectangleLabels name="label" toName="image" {attribute}>{LABELS}</RectangleLabels>'
+    project = new_project(config(control=control))
+    assert attribute in studio.call("GET", f"/api/projects/{project.id}/")["label_config"]
+    tasks = studio.upload(project.id, [PHOTOS[PANDA].path])
+    project.retrieve()
+    if most is None:
+        assert project.predictions() == {}
+        return
+    [[prediction]] = project.wait_for(tasks).values()
+    assert min(most, 1) <= len(prediction["result"]) <= most
+    assert LabelInterface(config(control=control)).validate_prediction(prediction, return_errors=True) == []
+
+
 SMART = (
     '<View><Image name="image" value="$image"/>'
     '<KeyPointLabels name="tag" toName="image" smart="true"><Label value="Panda"/></KeyPointLabels>'
