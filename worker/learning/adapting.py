@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from worker.boxes import Floats, iou
+from worker.heads.fitting import one_thread
 from worker.learning.goals import Goals, likeliest, worth
 from worker.learning.study import Study
 from worker.parameters import Parameters, Regression
@@ -69,8 +70,12 @@ def _count(parameters: Parameters) -> int:
     return count(len(parameters.sources))
 
 
+@one_thread()
 def adapt(study: Study, known: Regression, trials: Sequence[Trial]) -> list[Regression]:
-    """What each trial learns from the study's photos, starting from weights that are known."""
+    """What each trial learns from the study's photos, starting from weights that are known.
+
+    In double precision and one thread: sums in another order would be another model version.
+    """
     return _Space(study, known).learn(trials)
 
 
@@ -79,7 +84,7 @@ class _Space:
     other), and three constants."""
 
     def __init__(self, study: Study, known: Regression) -> None:
-        x, y, width, height = (torch.tensor(part, dtype=torch.float32) for part in terms(study.probes))
+        x, y, width, height = (torch.tensor(part, dtype=torch.float64) for part in terms(study.probes))
         self.count = x.shape[1]
         self.unit = torch.cat([x, y]).std(0) + 1e-3
         self.mean, self.spread = torch.cat([width, height]).mean(0), torch.cat([width, height]).std(0) + 1e-3
@@ -88,36 +93,36 @@ class _Space:
         self.wide, self.tall = torch.cat([width, height], 1), torch.cat([height, width], 1)
         near = _nearest(study, regress(study.probes, known))
         goals = Goals.of(near)
-        self.truths, self.mirrored = goals.boxes.float(), goals.mirrored.float()
-        self.aim = torch.tensor(likeliest(study), dtype=torch.float32)
-        centre, own, other = (torch.tensor(w).float() for w in (known.centre, known.own_side, known.other_side))
+        self.truths, self.mirrored = goals.boxes.double(), goals.mirrored.double()
+        self.aim = torch.tensor(likeliest(study), dtype=torch.float64)
+        centre, own, other = (torch.tensor(w).double() for w in (known.centre, known.own_side, known.other_side))
         constant = float((self.mean * (own + other)).sum())
         self.known = torch.cat(
             [
                 centre * self.unit,
                 own * self.spread,
                 other * self.spread,
-                torch.tensor([known.down, known.width + constant, known.height + constant]),
+                torch.tensor([known.down, known.width + constant, known.height + constant]).double(),
             ]
         )
 
         self.axes = torch.block_diag(  # type: ignore[no-untyped-call]
             _axes(torch.cat([self.x, self.y]) / _CENTRE_UNIT),
             _axes(torch.cat([self.wide, self.tall]) / _SIDE_UNIT),
-            torch.eye(3) * _SIDE_UNIT,
+            torch.eye(3, dtype=torch.float64) * _SIDE_UNIT,
         )
         """(D, 3K + 3) the directions that weights move in: a step along each changes boxes by one unit at mean."""
 
     def learn(self, trials: Sequence[Trial]) -> list[Regression]:
         """Gradient descent on `goals.worth`, all trials side by side: they do not see each other."""
-        share = torch.tensor(np.array([trial.photos / trial.photos.sum() for trial in trials]), dtype=torch.float32)
-        trust = torch.tensor([trial.trust for trial in trials])[:, None]
-        anew, fixed = (trust == FORGET).float(), torch.isinf(trust).float()
+        share = torch.tensor(np.array([trial.photos / trial.photos.sum() for trial in trials]), dtype=torch.float64)
+        trust = torch.tensor([trial.trust for trial in trials]).double()[:, None]
+        anew, fixed = (trust == FORGET).double(), torch.isinf(trust).double()
         base = self.known * (1 - anew)
         for row, trial in enumerate(trials):
             if trial.trust == FORGET:
                 base[row] = self._ridge(share[row])
-        free = torch.ones(len(trials), self.axes.shape[0])
+        free = torch.ones(len(trials), self.axes.shape[0], dtype=torch.float64)
         free[:, :-3] = 1 - fixed
         photos = (share > 0).sum(1, keepdim=True)
         dear = torch.where((anew + fixed) > 0, 0.0, trust) / photos

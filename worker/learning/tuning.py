@@ -16,6 +16,7 @@ import numpy as np
 
 from worker.boxes import Floats
 from worker.evaluation.metrics import auroc
+from worker.heads.fitting import one_thread
 from worker.learning.adapting import FORGET, Trial, adapt, known_regression
 from worker.learning.calibration import score_signs
 from worker.learning.figures import centred, overlaps, reliability
@@ -98,6 +99,7 @@ class Fit:
         }
 
 
+@one_thread()
 def fit(maps: Maps, truths: Sequence[Floats], parameters: Parameters, *, seed: int = 0) -> Fit:
     """Parameters for N photos like these, whose true boxes (M, 4), M ≥ 1, people drew: fractions of the image."""
     return fit_study(study(maps, parameters, truths), parameters, seed=seed)
