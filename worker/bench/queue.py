@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from worker.contract import Detection, Model
+from worker.contract import Detection, Model, Tuning
 from worker.images import ImageLimits, Photo, decode
 
 if TYPE_CHECKING:
@@ -28,6 +28,10 @@ class FixedTime:
     def model(self) -> Model:
         """What a worker announces."""
         return STUB
+
+    def tuned(self, tuning: Tuning) -> FixedTime:
+        """Itself: nothing can be taught to it."""
+        return self
 
     def localize(
         self,
