@@ -35,7 +35,6 @@ class Studio(threading.Thread):
         super().__init__(name="studio")
         self.addresses = addresses
         self.asked = 0
-        self.refused = 0
         self.statuses: set[int] = set()
 
     def run(self) -> None:
@@ -43,7 +42,7 @@ class Studio(threading.Thread):
             tasks = [self._task(number) for number in range(first, first + AT_ONCE)]
             body = {"tasks": tasks, "project": f"{PROJECT}.1", "label_config": CONFIG, "params": {}}
             while not self._answered(body):
-                self.refused += 1
+                threading.Event().wait(0.1)
             self.asked += AT_ONCE
             threading.Event().wait(0.1)
 

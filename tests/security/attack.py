@@ -80,8 +80,6 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(answer.pause)
             self.wfile.write(answer.body[first : first + step])
 
-    do_CONNECT = do_GET  # noqa: N815 - the method's name
-
 
 @dataclass
 class Scene:
