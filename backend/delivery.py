@@ -21,7 +21,7 @@ from backend.plans import Reading, read_config
 from backend.predictions import to_prediction
 from backend.settings import Settings
 from backend.tunings import Tunings
-from worker.contract import Model, Plan, Result, embedded_address, model_key, plan_key, strings
+from worker.contract import CLOUD, Model, Plan, Result, embedded_address, model_key, plan_key, strings
 from worker.errors import BoxliftError, StudioError
 
 if TYPE_CHECKING:
@@ -276,6 +276,6 @@ def _place(url: str) -> str | None:
     parts = urlsplit(embedded_address(0, 0, url))
     if parts.fragment and parts.path == "/api/tasks":
         return parts.fragment
-    if parts.scheme in ("s3", "gs", "azure-blob") or parts.path.rstrip("/").endswith(("/resolve", "/presign")):
+    if parts.scheme in CLOUD or parts.path.rstrip("/").endswith(("/resolve", "/presign")):
         return None
     return unquote(parts.path) + "".join(parse_qs(parts.query).get("d", []))

@@ -12,6 +12,7 @@ Boxes are half-open (x0, y0, x1, y1) in pixels of the upright image (EXIF orient
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import hashlib
 import json
@@ -52,6 +53,9 @@ TUNING_STATES_KEY = PREFIX + "tuning-states"
 """Hash of projects → what became of their last wish, as JSON."""
 CORRECTED_KEY = PREFIX + "corrected"
 """Hash of projects → corrections since the last wish."""
+
+CLOUD = ("s3", "gs", "azure-blob")
+"""Schemes of the cloud storages that Label Studio reads."""
 
 Box = tuple[float, float, float, float]
 _IGNORED = "".join(map(chr, range(33)))
@@ -110,11 +114,18 @@ def is_data_uri(address: str) -> bool:
 
 
 def embedded_address(project: int, task: int, uri: str) -> str:
-    """The address of an image that a task's data hold as a `data:` URI: the task on Label Studio, and which one.
+    """The address that a job carries for an image of a task on Label Studio.
 
-    Jobs carry this instead of the URI, since no image bytes belong into Redis. Any other address is its own.
+    For a `data:` URI it is the task, and which URI of it: no image bytes belong into Redis. For a place in cloud
+    storage (`s3:`, `gs:`, `azure-blob:`) it is where Label Studio, which has the keys, looks it up. Any other
+    address is its own.
     """
-    return f"/api/tasks?project={project}&id={task}#{digest(uri, 32)}" if is_data_uri(uri) else uri
+    if is_data_uri(uri):
+        return f"/api/tasks?project={project}&id={task}#{digest(uri, 32)}"
+    if project > 0 and uri.partition("://")[0].lower() in CLOUD:
+        place = base64.urlsafe_b64encode(uri.encode()).decode()
+        return f"/tasks/{task}/resolve/?fileuri={place}"
+    return uri
 
 
 def strings(data: object) -> Iterator[str]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
@@ -306,6 +307,14 @@ def folder(tmp_path: Path) -> Path:
     (root / "self.png").symlink_to(root / "self.png")
     os.mkfifo(root / "pipe.png")
     return root
+
+
+@pytest.mark.parametrize("uri", ["s3://animals/a b.jpg", "GS://animals/ä.jpg", "azure-blob://animals/1.jpg"])
+def test_cloud_storage_is_looked_up_by_label_studio(uri: str) -> None:
+    address = urlsplit(embedded_address(3, 7, uri))
+    assert address.path == "/tasks/7/resolve/"
+    assert base64.urlsafe_b64decode(parse_qs(address.query)["fileuri"][0]).decode() == uri
+    assert embedded_address(0, 0, uri) == uri  # without Label Studio nobody has the keys
 
 
 def test_files_inside_the_roots(folder: Path) -> None:
