@@ -27,11 +27,12 @@ _TERMS = 288
 
 
 def can_pack(dtype: torch.dtype, device: torch.device) -> bool:
-    """oneDNN is there and computes in this format on this device."""
+    """oneDNN is there and computes in this format on this device: bfloat16 needs AVX-512 or newer."""
     return (
         device.type == "cpu"
         and dtype in (torch.float32, torch.bfloat16)
         and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+        and (dtype == torch.float32 or bool(_OPS._is_mkldnn_bf16_supported()))
         and all(
             hasattr(_OPS, name)
             for name in (
