@@ -4,13 +4,13 @@ scores in the Data Manager, sorting and uncertainty sampling by them, and webhoo
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 
-from backend.guard import SECRET_HEADER
+from backend.addresses import refusal
+from backend.guard import NO_TRAINING, SECRET_HEADER
 from backend.studio import Studio
 from worker.errors import StudioError
 
@@ -18,10 +18,6 @@ OURS = "boxlift-"
 """What all our versions start with."""
 UNCERTAIN = "Uncertainty sampling"
 _DISCONNECTED = "DI"
-_LOCAL = (
-    "Label Studio does not allow this address: set ML_BLOCK_LOCAL_IP=false and SSRF_PROTECTION_ENABLED=false on a "
-    "server of your own, or USE_DEFAULT_BANNED_SUBNETS=false"
-)
 
 
 @dataclass(frozen=True)
@@ -103,9 +99,7 @@ def _backend(studio: Studio, project: int, wish: Wish, report: Report) -> None:
             report.backend = _id(made)
             report.done.append(f"connection {report.backend} made: title {report.version}")
     except StudioError as error:
-        if error.status in (400, 403) and _is_block(str(error)):
-            raise StudioError(f"{error}. {_LOCAL}", error.status) from None
-        raise
+        raise StudioError(_with_advice(error), error.status) from None
     for extra in same[1:]:
         _disconnect(studio, extra)
         report.done.append(f"double connection {extra.id} deleted")
@@ -167,19 +161,28 @@ def _webhook(studio: Studio, project: int, wish: Wish, report: Report) -> None:
     headers = {SECRET_HEADER: wish.webhook_secret} if wish.webhook_secret else {}
     found = [hook for hook in studio.webhooks(project) if same_address(hook.url, url)]
     values: dict[str, Any] = {"url": url, "is_active": True, "send_payload": True, "send_for_all_actions": True}
-    if found:
-        hook = found[0]
-        values["headers"] = {**_without_secret(hook.headers), **headers}
-        studio.call("the webhook's repair", lambda: studio.sdk.webhooks.update(id=_id(hook), **values))
-        report.done.append(f"webhook {hook.id} {'carries the secret' if headers else 'is active'}")
-        return
     try:
-        studio.call("a webhook", lambda: studio.sdk.webhooks.create(project=project, headers=headers, **values))
-        report.done.append("webhook made" + (" with the secret" if headers else ""))
+        if found:
+            hook = found[0]
+            values["headers"] = {**_without_secret(hook.headers), **headers}
+            studio.call("the webhook's repair", lambda: studio.sdk.webhooks.update(id=_id(hook), **values))
+            report.done.append(f"webhook {hook.id} {'carries the secret' if headers else 'is active'}")
+        else:
+            studio.call("a webhook", lambda: studio.sdk.webhooks.create(project=project, headers=headers, **values))
+            report.done.append("webhook made" + (" with the secret" if headers else ""))
     except StudioError as error:
-        report.warnings.append(
-            f"no webhook: {error}. {_LOCAL}; a host name without a dot is not allowed at all: use its address"
-        )
+        report.warnings.append(f"no webhook was set: {_with_advice(error)}")
+    for extra in found[1:]:
+        studio.call("a double webhook's end", functools.partial(studio.sdk.webhooks.delete, id=_id(extra)))
+        report.done.append(f"double webhook {extra.id} deleted")
+    if wish.webhook_secret and not wish.basic_auth:
+        report.warnings.append(f"{NO_TRAINING}: set BOXLIFT_BASIC_AUTH too")
+
+
+def _with_advice(error: StudioError) -> str:
+    """What Label Studio said of an address, and what to do about it."""
+    found = refusal(error)
+    return f"{error}. {found[0].capitalize()}: {found[1]}" if found else str(error)
 
 
 def _project(studio: Studio, present: Any, wish: Wish, report: Report) -> None:
@@ -221,8 +224,3 @@ def same_address(one: str | None, other: str) -> bool:
 def _without_secret(headers: Any) -> dict[str, str]:
     present = headers if isinstance(headers, dict) else {}
     return {name: value for name, value in present.items() if name.lower() != SECRET_HEADER.lower()}
-
-
-def _is_block(message: str) -> bool:
-    words: Sequence[str] = ("resolves to", "local", "private", "reserved", "not allowed", "blocked", "banned")
-    return any(word in message.lower() for word in words)

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from backend.addresses import is_loopback, own_address
 from backend.checks import FAIL, OK, WARN, Check, short
 from backend.connecting import OURS, announced_version, same_address
 from backend.guard import SECRET_HEADER
@@ -16,12 +17,12 @@ from backend.labelling import task_images
 from backend.plans import Reading, read_config
 from backend.settings import Settings
 from backend.studio import Studio
-from backend.studio_checks import check_allowed, own_address
+from backend.studio_checks import check_allowed
 from worker.contract import Model
 from worker.errors import BoxliftError, ImageError, StudioError
 
 if TYPE_CHECKING:
-    from label_studio_sdk.types import MlBackend
+    from label_studio_sdk.types import MlBackend, Webhook
 
 MOST = 100
 """Projects that are looked at where none is named."""
@@ -120,7 +121,7 @@ class _Checker:
         if backend.state != "CO":
             text = f"Label Studio does not reach {address}: {_first(backend.error_message) or backend.state}"
             advice = f"start `boxlift serve` there, or {repair} with an address that Label Studio can reach"
-            if urlsplit(address).hostname in ("localhost", "127.0.0.1"):
+            if is_loopback(urlsplit(address).hostname or ""):
                 advice += " (a container's localhost is the container itself)"
             yield Check(name, FAIL, text, advice)
         if bool(self._settings.basic_auth) != (str(backend.auth_method or "NONE") == "BASIC_AUTH"):
@@ -167,13 +168,14 @@ class _Checker:
             text = f"no webhook to {url}: new, changed and deleted tasks are not heard of"
             yield Check(name, WARN, text, repair)
             return
-        hook = hooks[0]
-        if not (hook.is_active and hook.send_payload and hook.send_for_all_actions):
-            yield Check(name, WARN, f"the webhook to {url} is off, or does not send everything", repair)
-        headers = {key.lower(): value for key, value in (hook.headers or {}).items()}
+        if len(hooks) > 1:
+            text = f"{len(hooks)} webhooks to {url}: every event comes as often"
+            yield Check(name, WARN, text, repair)
+        if not all(hook.is_active and hook.send_payload and hook.send_for_all_actions for hook in hooks):
+            yield Check(name, WARN, f"a webhook to {url} is off, or does not send everything", repair)
         secret = self._settings.webhook_secret
-        if secret and headers.get(SECRET_HEADER.lower()) != secret:
-            yield Check(name, FAIL, f"the webhook to {url} does not carry BOXLIFT_WEBHOOK_SECRET", repair)
+        if secret and not all(_secret(hook) == secret for hook in hooks):
+            yield Check(name, FAIL, f"a webhook to {url} does not carry BOXLIFT_WEBHOOK_SECRET", repair)
         if self._settings.basic_auth and not secret:
             text = "events are refused: Label Studio sends no password with them"
             yield Check(name, WARN, text, f"set BOXLIFT_WEBHOOK_SECRET for the backend, and {repair}")
@@ -239,6 +241,12 @@ _ADVICE = (
     "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT for Label Studio, and a local storage in the project; "
     "other servers and cloud storage: BOXLIFT_IMAGE_HOSTS; mounted folders: BOXLIFT_IMAGE_ROOTS"
 )
+
+
+def _secret(hook: Webhook) -> str | None:
+    """The secret that a webhook carries, if it carries one."""
+    headers = {key.lower(): value for key, value in (hook.headers or {}).items()}
+    return headers.get(SECRET_HEADER.lower())
 
 
 def _first(text: Any) -> str:

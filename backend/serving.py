@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _thread
 import contextlib
-import ipaddress
 import logging
 import signal
 import threading
@@ -16,6 +15,7 @@ import waitress
 from waitress.server import BaseWSGIServer, MultiSocketServer
 from waitress.task import ThreadedTaskDispatcher
 
+from backend.addresses import is_loopback
 from backend.app import create_app
 from backend.delivery import delivering
 from backend.settings import Settings
@@ -74,7 +74,7 @@ def serve(settings: Settings, *, deliver: bool = True) -> None:
     counted = Counted(app.wsgi_app)
     app.wsgi_app = counted  # type: ignore[method-assign]  # Flask's own way to wrap an application
     server = _bind(app, settings)
-    if not (settings.basic_auth or _loopback(settings.host)):
+    if not (settings.basic_auth or is_loopback(settings.host)):
         log.warning("%s can be reached by others: set BOXLIFT_BASIC_AUTH", settings.host)
     signal.signal(signal.SIGTERM, _Ending(counted, settings.answer_seconds + 1.0))
     with delivering(settings) if deliver else contextlib.nullcontext():
@@ -110,13 +110,6 @@ def _addresses(server: BaseWSGIServer | MultiSocketServer) -> list[tuple[str, in
     if isinstance(server, MultiSocketServer):
         return [(str(host), int(port)) for host, port in server.effective_listen]
     return [(str(server.effective_host), int(server.effective_port))]
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class _Ending:

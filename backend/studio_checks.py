@@ -9,7 +9,9 @@ from collections.abc import Iterator
 
 import httpx
 
+from backend.addresses import is_loopback, own_address, refusal
 from backend.checks import FAIL, OK, WARN, Check, short
+from backend.guard import NO_TRAINING
 from backend.settings import Settings
 from backend.studio import Studio
 from worker.errors import StudioError
@@ -21,10 +23,6 @@ PREDICT_SECONDS = 100.0
 """How long Label Studio waits for /predict; the timeout of the connection is not looked at."""
 LIMITS = {"/health": 1.0, "/setup": 3.0}
 """Seconds that Label Studio waits for other routes."""
-BLOCKED = (
-    "allow it in Label Studio's own environment: ML_BLOCK_LOCAL_IP=false and SSRF_PROTECTION_ENABLED=false, or "
-    "USE_DEFAULT_BANNED_SUBNETS=false; then restart it and run `boxlift connect` again"
-)
 
 
 def check_studio(settings: Settings) -> Iterator[Check]:
@@ -94,7 +92,24 @@ def ends(token: str) -> float:
 
 
 def check_backend(settings: Settings) -> Iterator[Check]:
-    """The backend answers where the settings say that it listens, as fast as Label Studio wants it."""
+    """The backend answers where the settings say that it listens, fast enough, and only to those who may ask."""
+    yield from _check_answers(settings)
+    yield from _check_protection(settings)
+
+
+def _check_protection(settings: Settings) -> Iterator[Check]:
+    if settings.basic_auth:
+        return
+    if settings.webhook_secret:
+        advice = "set BOXLIFT_BASIC_AUTH too, and run `boxlift connect`"
+        yield Check("backend", WARN, NO_TRAINING, advice)
+    if not is_loopback(settings.host):
+        text = f"it listens on {settings.host} and asks nobody for a password"
+        advice = "set BOXLIFT_BASIC_AUTH and BOXLIFT_WEBHOOK_SECRET, and run `boxlift connect`"
+        yield Check("backend", WARN, text, advice)
+
+
+def _check_answers(settings: Settings) -> Iterator[Check]:
     url = own_address(settings)
     user, _, password = settings.basic_auth.partition(":")
     took: dict[str, float] = {}
@@ -110,7 +125,7 @@ def check_backend(settings: Settings) -> Iterator[Check]:
             took["/setup"] = time.monotonic() - started
             if 401 not in (health.status_code, setup.status_code) and health.json().get("status") != "UP":
                 raise ValueError(f"/health answered {health.status_code}")
-    except (httpx.HTTPError, ValueError, AttributeError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, AttributeError) as error:
         text = f"{url} does not answer: {short(error)}"
         yield Check("backend", WARN, text, "run `boxlift serve` (nothing to do if it runs on another machine)")
         return
@@ -126,16 +141,6 @@ def check_backend(settings: Settings) -> Iterator[Check]:
     if settings.answer_seconds >= PREDICT_SECONDS:
         text = f"BOXLIFT_ANSWER_SECONDS is {settings.answer_seconds:g}, Label Studio waits {PREDICT_SECONDS:g} s"
         yield Check("backend", WARN, text, "set it to 60 or less: what is not ready is pushed later")
-    if not settings.basic_auth and not settings.webhook_secret and settings.host not in ("127.0.0.1", "localhost"):
-        text = f"it listens on {settings.host} and asks nobody for a password"
-        advice = "set BOXLIFT_BASIC_AUTH and BOXLIFT_WEBHOOK_SECRET, and run `boxlift connect`"
-        yield Check("backend", WARN, text, advice)
-
-
-def own_address(settings: Settings) -> str:
-    """Where the backend of these settings answers on its own machine."""
-    host = "127.0.0.1" if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104 - compared, not bound
-    return f"http://{host}:{settings.port}"
 
 
 def check_allowed(studio: Studio, url: str) -> Iterator[Check]:
@@ -147,18 +152,6 @@ def check_allowed(studio: Studio, url: str) -> Iterator[Check]:
         try:
             studio.request("POST", path, f"{what} {whole}", {"project": 0, "url": whole})
         except StudioError as error:
-            reason = _refusal(error)
+            reason = refusal(error)
             if reason is not None:
                 yield Check("address", FAIL, f"Label Studio refuses {what} {whole}: {reason[0]}", reason[1])
-
-
-def _refusal(error: StudioError) -> tuple[str, str] | None:
-    """Why an address was refused and what to do; None where only the project 0 was."""
-    words = str(error)
-    if "reserved network" in words or "resolves to" in words or error.status == 403:
-        return "it is on a private or loopback network", BLOCKED
-    if "resolve hostname" in words:
-        return "it does not know this host", "use a name or address that works on Label Studio's machine"
-    if "valid URL" in words:
-        return "a host name without a dot is no address for it", "use an IP address, or a name with a dot"
-    return None

@@ -29,14 +29,14 @@ def command(
     project: int, url: str | None, interactive: bool, uncertainty: bool | None, old: str, as_json: bool
 ) -> None:
     """Make a project ask this backend, and show its scores. Safe to repeat, e.g. after a new model version."""
+    from backend.addresses import own_address
     from backend.connecting import Wish, announced_version, connect
     from backend.review.queue import doubtful_first
     from backend.settings import Settings
     from backend.studio import Studio
 
     settings = Settings.from_env()
-    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104
-    address = (url or f"http://{host}:{settings.port}").rstrip("/")
+    address = (url or own_address(settings)).rstrip("/")
     studio = Studio(settings.studio_url, settings.studio_token)
     wish = Wish(
         url=address,

@@ -173,7 +173,7 @@ TRAPS: list[tuple[Callable[[Broken], object], str, str, str]] = [
     (lambda b: b.project(show_collab_predictions=False), "warning", "not shown to people", "prelabel"),
     (lambda b: b.connection(extra_params={"threshold": 0.3}), "warning", "extra params are not used", "model_max"),
     (no_webhook, "warning", "no webhook to", "boxlift connect"),
-    (idle_webhook, "warning", "the webhook to", "boxlift connect"),
+    (idle_webhook, "warning", "a webhook to", "boxlift connect"),
     (second_connection, "warning", "only its first connection", "delete connection"),
     (lambda b: b.project(label_config=SMART), "warning", "smart tools", "boxlift connect"),
     (
