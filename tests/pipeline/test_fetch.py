@@ -33,6 +33,8 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.seen: list[tuple[str, str, str | None]] = []
         self.redirects: dict[str, str] = {}
+        self.sent: list[str] = []
+        """Paths of the endless answers that somebody waited for to the end."""
 
     @property
     def url(self) -> str:
@@ -63,13 +65,14 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
             for _ in range(10_000):
                 self.wfile.write(bytes(65536))
-        elif path == "/drip":
-            self.send_response(200)
-            self.end_headers()
-            for _ in range(200):
+        elif path in ("/drip", "/drip-headers"):
+            begin = b"HTTP/1.0 200 OK\r\n" + (b"\r\n" if path == "/drip" else b"X-Padding: ")
+            self.wfile.write(begin)
+            for _ in range(100):  # for ten seconds, never silent for as long as the limit
                 self.wfile.write(b"x")
-                self.wfile.flush()
-                time.sleep(0.05)
+                time.sleep(0.1)
+            self.wfile.write(b"\r\n\r\n")
+            self.server.sent.append(path)
         elif path == "/api/tasks" and "project=3" in self.path:
             self.send_response(200)
             self.end_headers()
@@ -243,11 +246,13 @@ def test_limits_of_size_and_time(server: Server) -> None:
         ("/endless", "larger than"),
         ("/declared", "larger than"),
         ("/drip", "longer than"),
+        ("/drip-headers", "longer than"),
         ("/silent", "longer than"),
     ]:
         with pytest.raises(ImageFetchError, match=message) as caught:
             fetch(server.url + path, policy)
         assert caught.value.retryable is (message == "longer than")
+    assert server.sent == [], "what came drop by drop was waited for"
 
 
 @pytest.mark.parametrize(

@@ -206,7 +206,11 @@ ATTACKS = [
         lambda patch: patch.setattr(addresses, "all", any, raising=False),
     ),
     Attack("redirect to somebody else", _redirected, lambda patch: _client(patch, follow_redirects=True)),
-    Attack("proxy from the environment", _through_a_proxy, lambda patch: _client(patch, trust_env=True)),
+    Attack(
+        "proxy from the environment",
+        _through_a_proxy,
+        lambda patch: _client(patch, trust_env=True, transport=None),
+    ),
     Attack("Label Studio's token for somebody else", _token_elsewhere, _one_origin),
     Attack("host that is not listed", _not_listed, _all_are_trusted),
     Attack("listed host as a user", _look_alike("listed.test@evil.test"), _all_are_trusted),

@@ -44,6 +44,8 @@ class Answer:
     pause: float = 0.0
     """Seconds before each part of the body."""
     parts: int = 10
+    in_headers: bool = False
+    """Whether the body's parts come as a header that does not end before them."""
 
 
 class Victim(ThreadingHTTPServer):
@@ -55,6 +57,8 @@ class Victim(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.seen: list[tuple[str, dict[str, str]]] = []
         self.answers: dict[str, Answer] = {}
+        self.sent: list[str] = []
+        """Paths whose answers somebody took to their end."""
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Clients that hang up are part of the tests."""
@@ -74,11 +78,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)
-        self.end_headers()
+        if answer.in_headers:
+            self.flush_headers()
+            self.wfile.write(b"X-Padding: ")
+        else:
+            self.end_headers()
         step = max(1, -(-len(answer.body) // answer.parts))
         for first in range(0, len(answer.body), step):
             time.sleep(answer.pause)
             self.wfile.write(answer.body[first : first + step])
+        if answer.in_headers:
+            self.wfile.write(b"\r\n\r\n")
+        self.server.sent.append(self.path)
 
 
 @dataclass

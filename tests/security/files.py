@@ -16,6 +16,7 @@ import torch
 
 from worker.errors import BoxliftError, ImageError
 from worker.images import FetchPolicy, fetch
+from worker.images.deadline import Deadline
 from worker.networks import weights
 
 from .attack import INSIDE, Answer, Attack, Scene
@@ -87,6 +88,17 @@ def _served(answer: Answer, **policy: Any) -> Callable[[Scene], bool]:
     return run
 
 
+def _drop_by_drop(*, in_headers: bool) -> Callable[[Scene], bool]:
+    """Whether the victim could send all of it, four seconds long, although half a second was allowed."""
+
+    def run(scene: Scene) -> bool:
+        scene.victim.answers["/a"] = Answer(body=b"x" * 40, pause=0.1, parts=40, in_headers=in_headers)
+        got(f"http://127.0.0.1:{scene.port}/a", FetchPolicy(hosts=("127.0.0.1",), timeout=0.5))
+        return scene.victim.sent == ["/a"]
+
+    return run
+
+
 def _inflated(scene: Scene) -> bool:
     twice = gzip.compress(gzip.compress(bytes(64 << 20)))
     scene.victim.answers["/a"] = Answer(200, {"Content-Encoding": "gzip, gzip"}, twice, parts=1)
@@ -127,7 +139,7 @@ def _no_size_limit(patch: pytest.MonkeyPatch) -> None:
 
 
 def _no_time_limit(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(fetching.time, "monotonic", lambda: 0.0)
+    patch.setattr(Deadline, "limit", lambda self, timeout, late: timeout)
 
 
 ATTACKS = [
@@ -141,6 +153,8 @@ ATTACKS = [
     ),
     Attack("large answer", _served(Answer(body=bytes(5000)), max_bytes=4999), _no_size_limit),
     Attack("slow answer", _served(Answer(pause=0.1), timeout=0.5), _no_time_limit),
+    Attack("answer drop by drop", _drop_by_drop(in_headers=False), _no_time_limit),
+    Attack("headers drop by drop", _drop_by_drop(in_headers=True), _no_time_limit),
     Attack(
         "answer packed twice",
         _inflated,

@@ -8,7 +8,6 @@ import functools
 import json
 import ssl
 import stat
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ import httpx
 from worker.contract import digest, is_data_uri, strings
 from worker.errors import ImageError, ImageFetchError, ImageRefusedError
 from worker.images.addresses import checked_addresses, origin
+from worker.images.deadline import Deadline, Transport
 
 Headers = Callable[[str], Mapping[str, str]]
 """Address → the headers that open it."""
@@ -45,7 +45,8 @@ class FetchPolicy:
     """Folders that local paths must lie in, symbolic links resolved."""
     max_bytes: int = 64 << 20
     timeout: float = 30.0
-    """Seconds for one image, redirects included."""
+    """Seconds for one image, from connecting to its last byte, redirects included. How long a name may be looked up
+    is the system's own affair (resolv.conf)."""
     max_redirects: int = 5
 
     @property
@@ -211,11 +212,12 @@ def _tls() -> ssl.SSLContext:
 
 
 def _download(url: str, policy: FetchPolicy) -> bytes:
-    deadline = time.monotonic() + policy.timeout
+    deadline = Deadline(policy.timeout)
+    transport = Transport(deadline, _tls())
     try:
         target = httpx.URL(url)
         # Proxies from the environment would connect elsewhere than to the addresses that were checked.
-        with httpx.Client(trust_env=False, follow_redirects=False, verify=_tls()) as client:
+        with httpx.Client(trust_env=False, follow_redirects=False, transport=transport) as client:
             for _ in range(policy.max_redirects + 1):
                 answer = _get(client, target, policy, deadline)
                 if isinstance(answer, bytes):
@@ -232,7 +234,7 @@ def _download(url: str, policy: FetchPolicy) -> bytes:
     raise _final(f"{printable(url)} redirects more than {policy.max_redirects} times")
 
 
-def _get(client: httpx.Client, url: httpx.URL, policy: FetchPolicy, deadline: float) -> bytes | httpx.URL:
+def _get(client: httpx.Client, url: httpx.URL, policy: FetchPolicy, deadline: Deadline) -> bytes | httpx.URL:
     """One hop: the image, or the address that it redirects to."""
     if url.scheme not in ("http", "https") or not url.host:
         raise ImageRefusedError(f"{printable(str(url))} is no http(s) address")
@@ -241,7 +243,7 @@ def _get(client: httpx.Client, url: httpx.URL, policy: FetchPolicy, deadline: fl
     if policy.headers is not None and policy.studio_url and origin(url) == origin(httpx.URL(policy.studio_url)):
         headers |= policy.headers(str(url))
     for index, address in enumerate(addresses):
-        left = deadline - time.monotonic()
+        left = deadline.left
         if left <= 0:
             break
         request = client.build_request(
@@ -261,7 +263,7 @@ def _get(client: httpx.Client, url: httpx.URL, policy: FetchPolicy, deadline: fl
             if response.is_redirect:
                 return url.join(response.headers["location"])
             _check_status(response, url)
-            return _body(response, url, policy, deadline)
+            return _body(response, url, policy)
         finally:
             response.close()
     raise _too_slow(str(url), policy)
@@ -279,7 +281,7 @@ def _check_status(response: httpx.Response, url: httpx.URL) -> None:
     raise _final(message)
 
 
-def _body(response: httpx.Response, url: httpx.URL, policy: FetchPolicy, deadline: float) -> bytes:
+def _body(response: httpx.Response, url: httpx.URL, policy: FetchPolicy) -> bytes:
     declared = response.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > policy.max_bytes:
         raise _too_large(str(url), policy)
@@ -287,12 +289,10 @@ def _body(response: httpx.Response, url: httpx.URL, policy: FetchPolicy, deadlin
     if encoding not in _ENCODINGS:
         raise _final(f"{printable(str(url))} is sent as {encoding[:40]!r}: serve it as it is")
     data = bytearray()
-    for chunk in response.iter_bytes(1 << 16):
+    for chunk in response.iter_bytes():  # as they come: to collect them first would be to wait for whoever is slow
         data += chunk
         if len(data) > policy.max_bytes:
             raise _too_large(str(url), policy)
-        if time.monotonic() > deadline:
-            raise _too_slow(str(url), policy)
     return bytes(data)
 
 
