@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from backend.cli.chosen_network import ChosenNetwork
 from backend.settings import Settings
-from worker.errors import BoxliftError, UnknownNetworkError
+from worker.errors import BoxliftError
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
     from worker.images import Photo
-    from worker.networks import Network
 
 _PHOTOS = 8
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -60,39 +60,23 @@ def command(
     from worker.bench.engine import about_machine, measure_engine
 
     settings = Settings.from_env()
-    if weights is None and settings.weights and network in (None, settings.network):
-        weights = Path(settings.weights)
-    settings = replace(settings, network=network or settings.network, precision=precision or settings.precision)
-    try:
-        kind = parse_precision(settings.precision)
-        figures: dict[str, Any] = {"network": settings.network}
-        figures["peak_memory_mib"] = _memory(settings, weights, classes, images)
-        loaded, photos = _load(settings, weights, classes), _photos(images)
-        figures |= measure_engine(loaded, photos, repeat=repeat, precision=kind)
-        if detectors:
-            from worker.bench.detector import measure_detectors
+    settings = replace(settings, precision=precision or settings.precision)
+    chosen = ChosenNetwork.of(settings, network, weights, classes)
+    kind = parse_precision(settings.precision)
+    # The network first: a mistake in its name or files is told before anything is measured.
+    loaded, photos = chosen.load(settings, progress=False), _photos(images)
+    figures: dict[str, Any] = {"network": loaded.name}
+    figures["peak_memory_mib"] = _memory(settings, chosen, images)
+    figures |= measure_engine(loaded, photos, repeat=repeat, precision=kind)
+    if detectors:
+        from worker.bench.detector import measure_detectors
 
-            figures["detectors"] = measure_detectors(loaded, photos, precision=kind)
-    except UnknownNetworkError as error:
-        raise click.UsageError(str(error)) from None
+        figures["detectors"] = measure_detectors(loaded, photos, precision=kind)
     figures |= about_machine()
     if as_json:
         click.echo(json.dumps(figures))
     else:
         _print(figures)
-
-
-def _load(settings: Settings, weights: Path | None, classes: Path | None) -> Network:
-    from worker.networks import load_network
-
-    return load_network(
-        settings.network,
-        weights=weights,
-        classes=classes,
-        cache_dir=settings.cache_dir,
-        device=settings.device,
-        progress=False,
-    )
 
 
 def _photos(folder: Path | None) -> list[Photo]:
@@ -105,11 +89,11 @@ def _photos(folder: Path | None) -> list[Photo]:
     return [decode(path.read_bytes(), name=path.name) for path in files[:_PHOTOS]]
 
 
-def _memory(settings: Settings, weights: Path | None, classes: Path | None, images: Path | None) -> float | None:
+def _memory(settings: Settings, chosen: ChosenNetwork, images: Path | None) -> float | None:
     """In a process of its own, so that nothing else counts. Raises BoxliftError with what it reports."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_memory_alone, args=(settings, weights, classes, images, theirs))
+    process = context.Process(target=_memory_alone, args=(settings, chosen, images, theirs))
     process.start()
     theirs.close()
     try:
@@ -124,15 +108,13 @@ def _memory(settings: Settings, weights: Path | None, classes: Path | None, imag
     return None if value is None else round(value, 1)
 
 
-def _memory_alone(
-    settings: Settings, weights: Path | None, classes: Path | None, images: Path | None, reports: Connection
-) -> None:
+def _memory_alone(settings: Settings, chosen: ChosenNetwork, images: Path | None, reports: Connection) -> None:
     from worker.attribution import parse_precision
     from worker.bench.memory import measure_memory
 
     try:
         kind = parse_precision(settings.precision)
-        loaded = _load(settings, weights, classes)
+        loaded = chosen.load(settings, progress=False)
         reports.send(("peak", measure_memory(loaded, _photos(images), precision=kind)))
     except BoxliftError as error:
         reports.send(("error", str(error)))

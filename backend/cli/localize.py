@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from backend.cli.chosen_network import ChosenNetwork
 from backend.settings import Settings
-from worker.errors import ImageDecodeError, ImageError, ImageFetchError, UnknownNetworkError
+from worker.errors import ImageDecodeError, ImageError, ImageFetchError
 
 if TYPE_CHECKING:
     from worker.images import ImageLimits, Photo
@@ -79,20 +80,8 @@ def _load(
 ) -> Localizer:
     from worker.attribution import parse_precision
     from worker.localizer import Localizer
-    from worker.networks import load_network
 
-    if weights is None and settings.weights and network in (None, settings.network):
-        weights = Path(settings.weights)
-    try:
-        loaded = load_network(
-            network or settings.network,
-            weights=weights,
-            classes=classes,
-            cache_dir=settings.cache_dir,
-            device=settings.device,
-        )
-    except UnknownNetworkError as error:
-        raise click.UsageError(str(error)) from None
+    loaded = ChosenNetwork.of(settings, network, weights, classes).load(settings)
     return Localizer(loaded, engine=engine, precision=parse_precision(precision or settings.precision))
 
 

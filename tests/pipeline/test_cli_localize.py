@@ -9,22 +9,26 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
+from backend.cli.chosen_network import ChosenNetwork
+from backend.settings import Settings
 from tests.conftest import ROOT
+from worker.networks import NETWORKS
 
 PHOTOS = ROOT / "backend" / "demo" / "photos"
 BASE = ["localize", "--network", "efficientnet_lite0"]
 
 
-def boxlift(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def boxlift(*words: str, cwd: Path, **settings: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "backend.cli", *words],
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=240,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "COLUMNS": "160", "HOME": str(cwd)},
+        timeout=900,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "COLUMNS": "160", "HOME": str(cwd), **settings},
     )
 
 
@@ -80,6 +84,55 @@ def test_table_and_panels(tmp_path: Path, photo: Path) -> None:
         colours = sheet.convert("RGB").getcolors(sheet.width * sheet.height)
         assert colours is not None
         assert (255, 64, 32) in {colour for _, colour in colours}  # a box was drawn
+
+
+OWN = ("left-handed widget", "right-handed widget", "screw")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with mine.pth, a ResNet-18 of three classes, and mine.txt, their names."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    torch.manual_seed(0)
+    torch.save(NETWORKS["resnet18"].build(len(OWN)).state_dict(), folder / "mine.pth")
+    (folder / "mine.txt").write_text("\n".join(OWN) + "\n")
+    return folder
+
+
+def _label(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 0, done.stderr
+    line = json.loads(done.stdout)
+    assert line["model_version"].startswith("boxlift-resnet18-")
+    [found] = line["detections"]
+    return str(found["label"])
+
+
+def test_a_checkpoint_with_classes_of_its_own_by_options(tmp_path: Path, photo: Path, checkpoint: Path) -> None:
+    files = ["--weights", str(checkpoint / "mine.pth"), "--classes", str(checkpoint / "mine.txt")]
+    assert _label(boxlift("localize", "--network", "resnet18", *files, "--json", str(photo), cwd=tmp_path)) in OWN
+
+
+def test_a_checkpoint_with_classes_of_its_own_by_settings(tmp_path: Path, photo: Path, checkpoint: Path) -> None:
+    """Those of README's recipe for a worker; ~ is the home folder."""
+    (tmp_path / "mine.pth").symlink_to(checkpoint / "mine.pth")
+    settings = {
+        "BOXLIFT_NETWORK": "resnet18",
+        "BOXLIFT_WEIGHTS": "~/mine.pth",
+        "BOXLIFT_CLASSES": str(checkpoint / "mine.txt"),
+    }
+    assert _label(boxlift("localize", "--json", str(photo), cwd=tmp_path, **settings)) in OWN
+
+
+def test_files_of_one_network_are_not_taken_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    settings = Settings(network="resnet18", weights="~/mine.pth", classes="mine.txt")
+    home = Path("/home/somebody")
+    for same in (None, "resnet18"):
+        mine = ChosenNetwork("resnet18", home / "mine.pth", Path("mine.txt"))
+        assert ChosenNetwork.of(settings, same) == mine
+    assert ChosenNetwork.of(settings, "vgg16") == ChosenNetwork("vgg16")
+    given = ChosenNetwork.of(settings, None, Path("~/other.pth"), "other.txt")
+    assert given == ChosenNetwork("resnet18", home / "other.pth", Path("other.txt"))
 
 
 @pytest.mark.parametrize(
