@@ -54,8 +54,15 @@ class Tuned:
 
     def model(self, project: int, announced: Model) -> Model:
         """The project's own model, or the announced one where it has none. A tuning of another model is not used,
-        with one notice: the project has the defaults until it is tuned again."""
-        tuning = self._remembered(project).value()
+        with one notice: the project has the defaults until it is tuned again.
+
+        Raises QueueError where Redis has never said whether there is one: predictions of a version that is not the
+        project's would stay beside those that are.
+        """
+        found = self._remembered(project)
+        tuning = found.value()
+        if not found.known:
+            raise QueueError(found.problem or "Redis does not answer: check REDIS_URL and the server")
         if tuning is None:
             return announced
         if tuning.base != announced.version:

@@ -49,11 +49,12 @@ class Queue(Protocol):
 class Predictor:
     """Answers for any number of projects; holds nothing about any of them. Safe between threads."""
 
-    def __init__(self, settings: Settings, jobs: Queue) -> None:
+    def __init__(self, settings: Settings, jobs: Queue, *, patience: float = 1.0) -> None:
+        """`patience` is how long a question waits for Redis, in seconds: a command can wait longer than a request."""
         self.settings = settings
         self._jobs = jobs
-        self._announced = Announced(jobs.model)
-        self._tuned = Tuned(jobs.tuning)
+        self._announced = Announced(jobs.model, patience=patience)
+        self._tuned = Tuned(jobs.tuning, patience=patience)
         spare = max(2, settings.threads // 4)
         self._slots = threading.BoundedSemaphore(max(1, settings.threads - spare))
 
@@ -79,12 +80,14 @@ class Predictor:
 
     def read(self, label_config: object, project: int | None = None) -> Reading:
         """A labelling config as the present model sees it. Raises QueueError as `model` does."""
-        return self._serving(project, label_config)[1]
+        return self.serving(project, label_config)[1]
 
-    def _serving(self, project: int | None, label_config: object) -> tuple[Model, Reading]:
-        """The model that answers for a project, and how it sees the labelling config."""
+    def serving(self, project: int | None, label_config: object) -> tuple[Model, Reading]:
+        """The model that answers for a project, and how it sees the labelling config. Raises QueueError as `model`
+        does."""
         config = label_config if isinstance(label_config, str) else ""
-        announced, model = self._announced.model(), self.model(project)
+        announced = self._announced.model()
+        model = self._tuned.model(project, announced) if project else announced
         tuning = None if model.version == announced.version else model.version
         return model, read_config(config, model, self.settings.unmatched, tuning)
 
@@ -96,7 +99,7 @@ class Predictor:
         """
         entries: list[Entry] = [[] for _ in tasks]
         try:
-            model, reading = self._serving(project, label_config)
+            model, reading = self.serving(project, label_config)
             requests = self._requests(project, tasks, reading, model)
             ready = self._submit(list(requests.values()), wait=True)
         except QueueFullError:
@@ -127,7 +130,7 @@ class Predictor:
         if drawing is None or not isinstance(label_config, str):
             return entries
         try:
-            model, reading = self._serving(project, label_config)
+            model, reading = self.serving(project, label_config)
             for position, task in enumerate(tasks):
                 number = task_id(task)
                 if number is not None and isinstance(task, Mapping):
@@ -162,16 +165,29 @@ class Predictor:
         except BoxliftError:
             return ""
 
-    def enqueue(self, project: int, tasks: Sequence[object], label_config: object) -> int:
+    def enqueue(
+        self,
+        project: int,
+        tasks: Sequence[object],
+        label_config: object,
+        serving: tuple[Model, Reading] | None = None,
+    ) -> int:
         """Have tasks predicted in the background; returns how many. Raises QueueError."""
-        requests = self.requests(project, tasks, label_config)
+        requests = self.requests(project, tasks, label_config, serving)
         done = self._submit(requests, wait=False)
         self._jobs.hand_over(done.values())  # nobody here answers with what was finished before
         return len(requests)
 
-    def requests(self, project: int, tasks: Sequence[object], label_config: object) -> list[Request]:
-        """What workers would be asked for the tasks that have an id and a picture. Raises QueueError."""
-        model, reading = self._serving(project, label_config)
+    def requests(
+        self,
+        project: int,
+        tasks: Sequence[object],
+        label_config: object,
+        serving: tuple[Model, Reading] | None = None,
+    ) -> list[Request]:
+        """What workers would be asked for the tasks that have an id and a picture. `serving` keeps to one answer of
+        that method, whatever is announced meanwhile. Raises QueueError."""
+        model, reading = serving or self.serving(project, label_config)
         return list(self._requests(project, tasks, reading, model).values())
 
     def wish_tuning(self, project: int, *, repredict: bool) -> bool:

@@ -30,10 +30,16 @@ class Remembered(Generic[T]):
         self._asked: threading.Event | None = None
         self._at = float("-inf")
         self._value: T | None = None
+        self._known = False
         self._problem = ""
 
+    @property
+    def known(self) -> bool:
+        """Whether anything was ever found, be it that there is nothing."""
+        return self._known
+
     def value(self) -> T | None:
-        """As last known; None where nothing ever was."""
+        """As last known; None where nothing ever was: see `known`."""
         with self._lock:
             if time.monotonic() - self._at < self._fresh:
                 return self._value
@@ -41,7 +47,7 @@ class Remembered(Generic[T]):
                 self._asked = threading.Event()
                 threading.Thread(target=self._ask, args=(self._asked,), name=self._what, daemon=True).start()
             asked = self._asked
-        if not asked.wait(self._patience) and self._value is None:
+        if not asked.wait(self._patience) and not self._known:
             self._problem = "Redis does not answer: check REDIS_URL and the server"
         return self._value
 
@@ -53,6 +59,7 @@ class Remembered(Generic[T]):
     def _ask(self, asked: threading.Event) -> None:
         try:
             self._value = self._read()
+            self._known = True
             self._problem = ""
         except BoxliftError as error:
             self._problem = str(error)

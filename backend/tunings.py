@@ -6,6 +6,7 @@ Nothing here is precious: corrections are in Label Studio, and tuning again make
 from __future__ import annotations
 
 import json
+import logging
 import time
 from dataclasses import asdict, dataclass
 from uuid import uuid4
@@ -25,6 +26,9 @@ from worker.contract import (
     tuned_key,
     tuning_key,
 )
+from worker.errors import ContractError
+
+log = logging.getLogger("boxlift.tuning")
 
 TTL = 366 * 86400
 """Seconds that a tuning outlives its last use."""
@@ -57,7 +61,7 @@ class Tunings:
         self._client = client
 
     def of(self, project: int) -> Tuning | None:
-        """The project's own tuning, kept longer by being used; None where it has none."""
+        """The project's own tuning, kept longer by being used; None where it has none that can be read."""
         with talking():
             found = self._client.get(tuned_key(project))
             version = found.decode() if isinstance(found, bytes) else ""
@@ -68,7 +72,11 @@ class Tunings:
             for key in (tuned_key(project), tuning_key(version), model_key(version)):
                 pipe.expire(key, TTL)
             pipe.execute()
-        return Tuning.from_dict(json.loads(text))
+        try:
+            return Tuning.from_dict(json.loads(text))
+        except (ContractError, ValueError, TypeError) as error:
+            log.warning("%s is damaged (%s): tune the project again", version, error, extra={"project": project})
+            return None
 
     def announced(self) -> Model | None:
         """What the workers run."""

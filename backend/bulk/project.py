@@ -28,6 +28,8 @@ from worker.contract import Request, Result
 from worker.errors import LabellingError, QueueError
 
 Which = Literal["present", "only-missing", "replace"]
+PATIENCE = 30.0
+"""Seconds that Redis may take to say which model predicts for the project."""
 DELIVERY_SECONDS = 300.0
 """Seconds in which not one result reaches Label Studio after which it is given up."""
 _NOT_STORED = "Label Studio has no prediction of it: run this again"
@@ -55,14 +57,15 @@ def preannotate_project(
     Raises StudioError, QueueError, ProcessError, and LabellingError where nothing can be predicted.
     """
     config = studio.project(order.project).label_config
-    predictor = Predictor(force.settings, force.jobs)
-    reading, version = predictor.read(config, order.project), predictor.model(order.project).version
+    predictor = Predictor(force.settings, force.jobs, patience=PATIENCE)
+    model, reading = serving = predictor.serving(order.project, config)  # for the whole run, whatever is announced
+    version = model.version
     if reading.plan is None:
         raise LabellingError(f"project {order.project}: nothing can be predicted: " + "; ".join(reading.notes))
     view = view_number(studio, order.project, order.view) if order.view else None
     rows = [row for row in list_tasks(studio, order.project, view) if not (order.unannotated and row.annotated)]
     todo = [row for row in rows if not _has(row, version, order.which)]
-    requests = predictor.requests(order.project, [{"id": row.id, "data": row.data} for row in todo], config)
+    requests = predictor.requests(order.project, [{"id": row.id, "data": row.data} for row in todo], config, serving)
     summary = Summary(version, len(todo), already=len(rows) - len(todo), warnings=list(reading.notes))
     asked = {request.task for request in requests}
     for row in todo:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
+from backend.bulk.project import PATIENCE
 from backend.bulk.tasks import list_tasks
 from backend.connecting import show_version
 from backend.corrections import corrections
@@ -95,7 +96,7 @@ def tune(
         if not dry_run:
             _publish(store, studio, tuning, base, outcome, settings.basic_auth)
     if repredict and not dry_run:
-        outcome.repredicted = _repredict(settings, client, studio, project, outcome)
+        outcome.repredicted = _repredict(settings, client, studio, project)
     outcome.seconds = round(time.monotonic() - start, 1)
     return outcome
 
@@ -197,9 +198,8 @@ def _publish(
         outcome.notes.append(f"Label Studio goes on showing the old version's scores: {error}")
 
 
-def _repredict(settings: Settings, client: redis.Redis, studio: Studio, project: int, outcome: Outcome) -> int:
+def _repredict(settings: Settings, client: redis.Redis, studio: Studio, project: int) -> int:
     """Put tasks into the queue that nobody has annotated and that lack a prediction of the present version."""
-    rows = [row for row in list_tasks(studio, project) if not row.annotated and outcome.version not in row.versions]
     jobs = Jobs(
         client,
         timeout=settings.job_timeout,
@@ -207,10 +207,13 @@ def _repredict(settings: Settings, client: redis.Redis, studio: Studio, project:
         result_ttl=settings.result_ttl,
         limit=settings.queue_limit,
     )
-    predictor = Predictor(settings, jobs)
+    predictor = Predictor(settings, jobs, patience=PATIENCE)
     config = studio.project(project).label_config
+    serving = predictor.serving(project, config)
+    version = serving[0].version
+    rows = [row for row in list_tasks(studio, project) if not row.annotated and version not in row.versions]
     count = 0
     for start in range(0, len(rows), _ENQUEUED):
         part = [{"id": row.id, "data": row.data} for row in rows[start : start + _ENQUEUED]]
-        count += predictor.enqueue(project, part, config)
+        count += predictor.enqueue(project, part, config, serving)
     return count

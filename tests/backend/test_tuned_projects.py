@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from flask.testing import FlaskClient
 from test_app import CONFIG, body, results
 
 from worker.contract import Head, Model, Tuning
+from worker.errors import QueueError
 
 MINE, OTHER = 5, 6
 HEAD = Head(labels=("Dog",), weights="", bias=(0.0,))
@@ -81,6 +83,29 @@ def test_a_new_tuning_and_its_end_are_noticed(make_app: Callable[..., Flask], de
     eventually(lambda: setup(client, MINE), tuning.version)
     del desk.tunings[MINE]
     eventually(lambda: setup(client, MINE), VERSION)
+
+
+@pytest.mark.parametrize("trouble", ["slow", "away"])
+def test_unknown_is_not_none(make_app: Callable[..., Flask], tuning: Tuning, desk: Desk, trouble: str) -> None:
+    """Nobody gets the defaults' boxes only because Redis has not said yet that the project has a tuning."""
+    there, read = threading.Event(), desk.tuning
+
+    def late(project: int) -> Tuning | None:
+        if trouble == "away" and not there.is_set():
+            raise QueueError("Redis cannot be reached")
+        there.wait(60)
+        return read(project)
+
+    desk.tuning = late  # type: ignore[method-assign]
+    client = make_app().test_client()
+    assert results(client, body(1, project=f"{MINE}.1")) == [[]]
+    assert not desk.asked
+    there.set()
+    deadline = time.monotonic() + 30
+    while (found := results(client, body(1, project=f"{MINE}.1"))) == [[]]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert found[0]["model_version"] == tuning.version
 
 
 def settled(app: Flask) -> None:
