@@ -10,6 +10,14 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does: see backend.cli
 
 ROOT = Path(__file__).parents[1]
+_TOGETHER = ROOT / "tests" / "e2e"
+"""Its tests share a Label Studio, which costs more to start than most of them take."""
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Of several testing processes (`make test`), one runs all tests of a file, and one those of a real Label Studio."""
+    group = _TOGETHER if _TOGETHER in item.path.parents else item.path
+    item.add_marker(pytest.mark.xdist_group(group.name))
 
 
 @pytest.fixture(scope="session")
