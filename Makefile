@@ -8,11 +8,13 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 STUDIO := .venv-label-studio
 TOOLS := .venv-tools
+# Testing processes: more than cores, since most tests wait for servers that they start.
+TESTERS ?= 3
 export PYTHON TOOLS
 
 help:
 	@echo "make demo    the whole product on this machine, with a real Label Studio (ONCE=1: verify and end)"
-	@echo "make test    all tests (ARGS=... goes to pytest)"
+	@echo "make test    all tests (ARGS=... goes to pytest; TESTERS=0 for one process)"
 	@echo "make lint    ruff and mypy"
 	@echo "make setup   both environments: $(VENV) (ours) and $(STUDIO)"
 	@echo "make lock    compile requirements/*.txt anew"
@@ -42,7 +44,7 @@ demo: setup
 	@$(VENV)/bin/boxlift demo $(if $(filter-out 0,$(ONCE)),--once) $(ARGS)
 
 test: setup
-	@$(VENV)/bin/python -m pytest $(ARGS)
+	@$(VENV)/bin/python -m pytest -n $(TESTERS) --dist loadgroup $(ARGS)
 
 lint: $(VENV)/.synced
 	@$(VENV)/bin/ruff check .
