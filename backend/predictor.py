@@ -17,7 +17,7 @@ from backend.plans import Reading, read_config
 from backend.predictions import Prediction, to_prediction
 from backend.settings import Settings
 from worker.contract import ImageRef, Model, Plan, Request, Result, Tuning, embedded_address
-from worker.errors import BoxliftError, QueueFullError
+from worker.errors import BoxliftError, QueueError, QueueFullError
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Predictor:
     """Answers for any number of projects; holds nothing about any of them. Safe between threads."""
 
     def __init__(self, settings: Settings, jobs: Queue, *, patience: float = 1.0) -> None:
-        """`patience` is how long a question waits for Redis, in seconds: a command can wait longer than a request."""
+        """`patience` is how many seconds a question waits for Redis: a command can wait longer than a request."""
         self.settings = settings
         self._jobs = jobs
         self._announced = Announced(jobs.model, patience=patience)
@@ -95,7 +95,8 @@ class Predictor:
         """One entry for each task, in order: its prediction if it is there in time, else [].
 
         Waits only for few tasks, and only while enough threads are free; the rest comes by push. Raises nothing
-        but QueueFullError.
+        but QueueFullError, also for more than a few tasks that could not be enqueued: Label Studio asks again for
+        those that somebody opens, and for no others.
         """
         entries: list[Entry] = [[] for _ in tasks]
         try:
@@ -106,6 +107,8 @@ class Predictor:
             raise
         except BoxliftError as error:
             log.warning("%d tasks not predicted: %s", len(tasks), error, extra={"project": project})
+            if isinstance(error, QueueError) and len(tasks) > self.settings.answer_tasks:
+                raise QueueFullError(f"{len(tasks)} tasks were not taken: {error}") from None
             return entries
         for position, request in requests.items():
             result = ready.get(request.task)

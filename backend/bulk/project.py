@@ -65,7 +65,8 @@ def preannotate_project(
     view = view_number(studio, order.project, order.view) if order.view else None
     rows = [row for row in list_tasks(studio, order.project, view) if not (order.unannotated and row.annotated)]
     todo = [row for row in rows if not _has(row, version, order.which)]
-    requests = predictor.requests(order.project, [{"id": row.id, "data": row.data} for row in todo], config, serving)
+    tasks = [{"id": row.id, "data": row.data} for row in todo]
+    requests = predictor.requests(order.project, tasks, config, serving)
     summary = Summary(version, len(todo), already=len(rows) - len(todo), warnings=list(reading.notes))
     asked = {request.task for request in requests}
     for row in todo:

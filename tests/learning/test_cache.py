@@ -75,3 +75,33 @@ def test_a_damaged_index_only_costs_the_look(tmp_path: Path) -> None:
     again = MapCache(tmp_path, "v1")
     assert again.find("a", None) is None
     assert again.look_up("c" * 32, None) is not None
+
+
+def test_the_same_path_on_another_server_is_another_photo(tmp_path: Path) -> None:
+    cache = MapCache(tmp_path, "v1", server="http://one:8080/")
+    cache.keep("/data/local-files/?d=a.jpg", "c" * 32, one())
+    cache.close()
+    assert MapCache(tmp_path, "v1", server="http://one:8080").find("/data/local-files/?d=a.jpg", None) is not None
+    assert MapCache(tmp_path, "v1", server="http://two:8080").find("/data/local-files/?d=a.jpg", None) is None
+
+
+def test_what_two_processes_have_seen_is_kept_of_both(tmp_path: Path) -> None:
+    first, second = MapCache(tmp_path, "v1"), MapCache(tmp_path, "v1")
+    first.keep("a", "a" * 32, one(1))
+    second.keep("b", "b" * 32, one(2))
+    second.close()
+    first.close()
+    again = MapCache(tmp_path, "v1")
+    assert same(again.find("a", None), one(1))
+    assert same(again.find("b", None), one(2))
+
+
+def test_what_a_killed_process_left_half_written_goes_in_time(tmp_path: Path) -> None:
+    cache = MapCache(tmp_path, "v1")
+    cache.keep("a", "a" * 32, one())
+    old, new = (tmp_path / "maps" / "v1" / "aa" / f"{number}.part" for number in (1, 2))
+    for file in (old, new):
+        file.write_bytes(b"PK")
+    os.utime(old, (1000, 1000))
+    cache.close()
+    assert (old.exists(), new.exists()) == (False, True)
