@@ -24,9 +24,11 @@ from worker.errors import ContractError
 
 SCHEMA = 1
 PREFIX = f"boxlift:{SCHEMA}:"
-INTERACTIVE = "boxlift-interactive"
+_QUEUES = "" if SCHEMA == 1 else f"-{SCHEMA}"
+"""RQ knows queues by their names alone: each schema has its own, or workers of one would take the other's jobs."""
+INTERACTIVE = f"boxlift-interactive{_QUEUES}"
 """Queue of tasks that somebody waits for: always served first."""
-BULK = "boxlift-bulk"
+BULK = f"boxlift-bulk{_QUEUES}"
 """Queue of everything else."""
 LOCALIZE = "worker.jobs.localize"
 """The one function that RQ jobs name; its only argument is `Request.to_dict()`."""
