@@ -91,7 +91,7 @@ class Settings:
     )
     tune_repredict: str = _setting(
         "BOXLIFT_TUNE_REPREDICT",
-        "no",
+        "yes",
         "whether *Start training* and `BOXLIFT_TUNE_EVERY` also predict again what nobody has annotated",
         choices=("no", "yes"),
     )
