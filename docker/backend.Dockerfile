@@ -2,8 +2,8 @@
 #
 # Build from the repository's root:  docker build -f docker/backend.Dockerfile -t boxlift-backend .
 # To pin the base by content, not only by tag, give its digest as `docker buildx imagetools inspect` shows it:
-#   docker build --build-arg PYTHON_IMAGE=python:3.13.7-slim-bookworm@sha256:… …
-ARG PYTHON_IMAGE=python:3.13.7-slim-bookworm
+#   docker build --build-arg PYTHON_IMAGE=python:3.13.9-slim-bookworm@sha256:… …
+ARG PYTHON_IMAGE=python:3.13.9-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
 WORKDIR /src

