@@ -39,7 +39,8 @@ def create_app(settings: Settings, jobs: Queue | None = None) -> Flask:
     background = app.extensions["boxlift-background"] = Background()
     app.extensions["boxlift-events"] = Events(predictor, background)
     app.extensions["boxlift-health"] = Health(connect(settings.redis_url))
-    app.extensions["boxlift-after"] = _after(settings, background)
+    drafts = app.extensions["boxlift-drafts"] = Background()  # of its own: it waits for Label Studio, not for Redis
+    app.extensions["boxlift-after"] = _after(settings, drafts)
 
     @app.before_request
     def refuse() -> Response | None:

@@ -23,7 +23,7 @@ class Api(Protocol):
 def write_drafts(studio: Api, project: int, predictions: Iterable[Mapping[str, Any]]) -> int:
     """Make a draft of each prediction ({task, result, …}) that has boxes. Returns how many were made. Never raises.
 
-    A task that has an annotation (skipped ones included) or a draft of the token's user is left alone.
+    A task that has an annotation (skipped ones included) or anybody's draft is left alone.
     """
     made = 0
     for prediction in predictions:
@@ -41,7 +41,7 @@ def write_drafts(studio: Api, project: int, predictions: Iterable[Mapping[str, A
 
 
 def worked_on(studio: Api, task: int) -> bool:
-    """Whether a task has annotations, or a draft of the token's user."""
+    """Whether a task has annotations, or drafts of any user: Label Studio lists all of them."""
     return any(
         studio.request("GET", f"api/tasks/{task}/{what}", f"{what} of task {task}")
         for what in ("drafts", "annotations/")

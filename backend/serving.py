@@ -81,7 +81,8 @@ def serve(settings: Settings, *, deliver: bool = True) -> None:
         for host, port in _addresses(server):
             log.info("listening on http://%s:%s", f"[{host}]" if ":" in str(host) else host, port)
         server.run()
-    app.extensions["boxlift-background"].close()
+    for name in ("boxlift-background", "boxlift-drafts"):
+        app.extensions[name].close()
     log.info("stopped")
 
 

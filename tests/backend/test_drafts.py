@@ -66,7 +66,7 @@ def test_what_predict_answers_becomes_a_draft_only_if_wanted(
         (entry,) = app.test_client().post("/predict", json=request).get_json()["results"]
         interactive = request | {"params": {"context": {"result": []}}}
         app.test_client().post("/predict", json=interactive)
-        app.extensions["boxlift-background"].close()
+        app.extensions["boxlift-drafts"].close()
         assert len(studio.posted) == number
     assert studio.posted[0] == ("api/tasks/7/drafts", {"result": entry["result"], "lead_time": 0})
 
