@@ -186,13 +186,13 @@ def read_boxes(
         if item.get("type") == "labels"
     }
     partners = {control.labels_from_name for control in labelling.controls}
-    drawn = {control.from_name: control for control in labelling.controls}
+    drawn = {name: labelling.controls_from(name) for name in {control.from_name for control in labelling.controls}}
     paged = {image.name for image in labelling.images if image.pages}
     boxes = []
     for item in items:
-        control = drawn.get(str(item.get("from_name")))
-        if control is not None and item.get("to_name") in control.to_names:
-            read = _box(item, control, beside, 0 if item["to_name"] in paged else None)
+        controls = drawn.get(str(item.get("from_name")), ())
+        if any(item.get("to_name") in control.to_names for control in controls):
+            read = _box(item, controls, beside, 0 if item["to_name"] in paged else None)
             if isinstance(read, LabelledBox):
                 boxes.append(read)
             else:
@@ -205,17 +205,15 @@ def read_boxes(
 
 
 def _box(
-    item: Mapping[str, Any], control: Control, beside: Mapping[tuple[Any, Any], str], page: int | None
+    item: Mapping[str, Any], controls: Sequence[Control], beside: Mapping[tuple[Any, Any], str], page: int | None
 ) -> LabelledBox | str:
     """The box in one item, or why there is none; `page` is where it lies if it does not say.
 
     Turning the picture while labelling (`image_rotation`) leaves the coordinates as they were: seen in the browser.
     """
     value, index = item["value"], item.get("item_index")
-    if control.labels_from_name is not None:
-        label = beside.get((item.get("id"), control.labels_from_name), "")
-    else:
-        label = _first(value.get("rectanglelabels"))
+    given = (beside.get((item.get("id"), control.labels_from_name), "") for control in controls)
+    label = next(filter(None, given), "") or _first(value.get("rectanglelabels"))
     box = enclosing(value, item.get("original_width"), item.get("original_height"))
     if box is None:
         return "box without an area in the image"

@@ -12,6 +12,9 @@ from worker.errors import LabellingError
 
 log = logging.getLogger(__name__)
 
+SHARED = 16
+"""Least number of boxes to ask for where several tags draw on one picture; they cost hardly more than two."""
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -69,8 +72,18 @@ def _plan(label_config: str, labelling: Labelling, mapping: LabelMap, tuning: st
     return Plan(
         label_config=label_config,
         classes=None if None in classes.values() else tuple(every),
-        max_boxes=max(control.max_boxes for control in labelling.controls),
+        max_boxes=max(_boxes(labelling, image.name) for image in labelling.drawn_images),
         min_score=min(control.min_score for control in labelling.controls),
         classes_of=None if all(some == first for some in others) else classes,
         tuning=tuning,
     )
+
+
+def _boxes(labelling: Labelling, to_name: str) -> int:
+    """Most boxes that workers are asked for on an Image tag.
+
+    Where several tags draw on it, these are more than all of them take: the best ones may all be of classes that
+    go to one of them.
+    """
+    most = {control.from_name: control.max_boxes for control in labelling.controls_of(to_name)}
+    return sum(most.values()) if len(most) == 1 else max(SHARED, sum(most.values()))

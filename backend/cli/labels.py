@@ -43,7 +43,7 @@ def command(
     config: Path | None, project: int | None, classes: Path | None, unmatched: str | None, as_json: bool
 ) -> None:
     """Show which classes each label takes, and which labels no class can reach."""
-    from backend.labelling import match_labels, parse_config, with_own_labels
+    from backend.labelling import match_labels, parse_config, read_text, with_own_labels
     from backend.labelling.imagenet import taxonomy
     from backend.settings import Settings
     from worker.contract import Model
@@ -52,8 +52,8 @@ def command(
     if (config is None) == (project is None) or (project is not None and classes is not None):
         raise click.UsageError("give --config (with or without --classes), or --project")
     if config is not None:
-        text = config.read_text(encoding="utf-8")
-        names = tuple(classes.read_text(encoding="utf-8").splitlines()) if classes else taxonomy().names
+        text = read_text(config)
+        names = tuple(read_text(classes).splitlines()) if classes else taxonomy().names
         model = Model("", "", names)
     else:
         assert project is not None  # noqa: S101 - narrows the type

@@ -185,9 +185,9 @@ def _files(
     from backend.bulk.files import Order, preannotate_files
     from backend.bulk.sources import read_source
     from backend.bulk.workforce import workforce
-    from backend.labelling import parse_config
+    from backend.labelling import parse_config, read_text
 
-    label_config = config.read_text(encoding="utf-8-sig")
+    label_config = read_text(config)
     with tempfile.TemporaryDirectory(prefix="boxlift-photos-") as spool:
         found = read_source(source, parse_config(label_config), prefix=prefix, spool=Path(spool).resolve())
         with workforce(settings, hire, roots=found.roots, say=bar.say) as force:

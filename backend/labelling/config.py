@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from xml.etree.ElementTree import ParseError
 
 import defusedxml.ElementTree
@@ -18,6 +19,8 @@ from worker.errors import LabellingError
 MAX_CONFIG = 2 << 20
 """Longest labelling config that is read, in characters."""
 _TRUE = {"true", "1", "yes"}
+_DECLARATION = re.compile(r"^\ufeff?<\?xml\s[^>]*\?>")
+"""It may name the encoding of the file that this text was: none any more, and parsers of text refuse it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,27 +65,22 @@ class Control:
 
 
 @dataclass(frozen=True, slots=True)
-class SmartTag:
-    """A tag that asks while somebody draws (smart="true"): a click or a rough rectangle."""
-
-    kind: str
-    """`keypoint` or `rectangle`."""
-    from_name: str
-    to_names: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Labelling:
     """What Boxlift can do with a config. Without `controls` it predicts nothing, and `problems` says why."""
 
     controls: tuple[Control, ...] = ()
     images: tuple[Image, ...] = ()
-    smart: tuple[SmartTag, ...] = ()
+    smart: bool = False
+    """Whether a tag asks while somebody draws (smart="true"): a click or a rough rectangle."""
     problems: tuple[str, ...] = ()
 
     def controls_of(self, to_name: str) -> tuple[Control, ...]:
         """Controls that draw on one Image tag, in the config's order."""
         return tuple(control for control in self.controls if to_name in control.to_names)
+
+    def controls_from(self, from_name: str) -> tuple[Control, ...]:
+        """Controls of one tag: several for a Rectangle with several Labels tags beside it."""
+        return tuple(control for control in self.controls if control.from_name == from_name)
 
     @property
     def drawn_images(self) -> tuple[Image, ...]:
@@ -103,8 +101,9 @@ def parse_config(xml: str) -> Labelling:
             f"the labelling config has {len(xml)} characters: {MAX_CONFIG} is the most that is read"
         )
     try:
-        defusedxml.ElementTree.fromstring(xml.encode(), forbid_dtd=True)
-        interface = LabelInterface(xml)
+        text = _DECLARATION.sub("", xml)
+        root = defusedxml.ElementTree.fromstring(text.encode(), forbid_dtd=True)
+        interface = LabelInterface(text)
     except DefusedXmlException:
         raise LabellingError("the labelling config declares a document type or entities: remove them") from None
     except ParseError as error:
@@ -115,32 +114,54 @@ def parse_config(xml: str) -> Labelling:
         raise LabellingError(
             f"the labelling config cannot be read ({type(error).__name__}): correct it in Settings"
         ) from None
-    return _read(interface)
+    repeated = {tag.get("name") for part in root.iter() if _is_repeater(part.tag) for tag in part.iter()}
+    return _read(interface, repeated - {None})
 
 
-def _read(interface: LabelInterface) -> Labelling:
+def _is_repeater(tag: object) -> bool:
+    return isinstance(tag, str) and tag.lower() == "repeater"
+
+
+def _read(interface: LabelInterface, repeated: Collection[str | None]) -> Labelling:
+    """`repeated` are the names of tags that a Repeater makes several of, with other names on each page."""
     images = tuple(
         Image(str(tag.name), tag.attr.get("valueList") or tag.attr["value"], pages=bool(tag.attr.get("valueList")))
         for tag in interface.objects
-        if tag.tag.lower() == "image"
+        if tag.tag.lower() == "image" and tag.name not in repeated
     )
-    tags = {name.lower(): [tag for tag in interface.controls if tag.tag.lower() == name] for name in _TAGS}
+    every = [tag for tag in interface.controls if tag.name not in repeated]
+    tags = {name.lower(): [tag for tag in every if tag.tag.lower() == name] for name in _TAGS}
     problems: list[str] = []
-    controls = [
-        *(_control(tag, images, problems) for tag in tags["rectanglelabels"]),
-        *(_pair(tag, tags["labels"], images, problems) for tag in tags["rectangle"]),
-    ]
+    controls = [control for tag in tags["rectanglelabels"] for control in _control(tag, images, problems)]
+    controls += [control for tag in tags["rectangle"] for control in _pairs(tag, tags["labels"], images, problems)]
+    if repeated:
+        problems.append(
+            'Repeater is not read: for pages use one Image tag with valueList="$images", a list of addresses'
+        )
     if not images:
         problems.append("no Image tag with a value: Boxlift reads pictures only")
     if not any(tags[name] for name in ("rectanglelabels", "rectangle")):
         problems.append("no RectangleLabels tag, and no Rectangle with Labels: add one to get boxes")
     smart = [
-        SmartTag("keypoint" if name.startswith("keypoint") else "rectangle", str(tag.name), _to_names(tag))
+        tag
         for name in ("keypointlabels", "keypoint", "rectanglelabels", "rectangle")
         for tag in tags[name]
         if tag.attr.get("smart", "").lower() in _TRUE
     ]
-    return Labelling(tuple(c for c in controls if c), images, tuple(smart), tuple(problems))
+    labelling = Labelling(tuple(controls), images, bool(smart), tuple(dict.fromkeys(problems)))
+    return replace(labelling, problems=labelling.problems + tuple(_unanswered(labelling, smart)))
+
+
+def _unanswered(labelling: Labelling, smart: Sequence[ControlTag]) -> Iterator[str]:
+    """Labels that a smart tool offers, and that no box can have."""
+    for tag in smart:
+        for to_name in set(_to_names(tag)) & {image.name for image in labelling.images}:
+            controls = labelling.controls_of(to_name)
+            offered = {name for control in controls for label in control.labels for name in label.names}
+            missing = [label for label in tag.labels or () if label not in offered]
+            if controls and missing and not any(control.bare for control in controls):
+                told = ", ".join(f'"{label}"' for label in missing)
+                yield f"{tag.tag} {tag.name!r} offers {told}, which no box on {to_name!r} can have: add it to both"
 
 
 _TAGS = ("rectanglelabels", "rectangle", "labels", "keypointlabels", "keypoint")
@@ -148,23 +169,23 @@ _TAGS = ("rectanglelabels", "rectangle", "labels", "keypointlabels", "keypoint")
 
 def _control(
     tag: ControlTag, images: tuple[Image, ...], problems: list[str], labels: ControlTag | None = None
-) -> Control | None:
-    """A control out of its tag, or None with the reason appended to `problems`."""
+) -> tuple[Control, ...]:
+    """The control of a tag, or none with the reason appended to `problems`."""
     source = labels if labels is not None else tag
     attributes: dict[str, str] = {**(source.attr or {}), **(tag.attr or {})}
     if attributes.get("model_skip", "").lower() in _TRUE:
-        return None
+        return ()
     names = {image.name for image in images}
     to_names = tuple(name for name in _to_names(tag) if name in names)
     if not to_names:
         problems.append(f"{tag.tag} {tag.name!r} draws on no Image tag: check its toName")
-        return None
+        return ()
     bare = labels is None and str(tag.tag).lower() == "rectangle"
     if not bare and not source.labels:
         dynamic = " (labels out of task data are not read)" if source.dynamic_value else ""
         problems.append(f"{source.tag} {source.name!r} has no Label{dynamic}: add the labels to the config")
-        return None
-    return Control(
+        return ()
+    control = Control(
         from_name=str(tag.name),
         to_names=to_names,
         labels=tuple(_label(value, item.attr) for value, item in (source.labels_attrs or {}).items()),
@@ -173,17 +194,20 @@ def _control(
         min_score=_number(attributes, "model_score_threshold", 0.0, 1.0, tag, problems),
         max_boxes=int(_number(attributes, "model_max_boxes", 1, 100, tag, problems)),
     )
+    return (control,)
 
 
 def _to_names(tag: ControlTag) -> tuple[str, ...]:
     return tuple(name.strip() for name in tag.to_name or ())
 
 
-def _pair(
+def _pairs(
     tag: ControlTag, labels: list[ControlTag], images: tuple[Image, ...], problems: list[str]
-) -> Control | None:
+) -> Iterator[Control]:
+    """A Rectangle tag with each Labels tag beside it: all draw the same rectangles, each offers its own labels."""
     partners = [other for other in labels if set(_to_names(other)) & set(_to_names(tag))]
-    return _control(tag, images, problems, partners[0] if partners else None)
+    for partner in partners or [None]:
+        yield from _control(tag, images, problems, partner)
 
 
 def _label(value: str, attributes: Mapping[str, str]) -> Label:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backend.cli import main
 from backend.labelling import parse_config, task_images
 from worker.contract import ImageRef
 from worker.errors import LabellingError
@@ -131,7 +135,72 @@ def test_smart_tags_are_known() -> None:
             BOXES.replace("toName", 'smart="true" toName'),
         )
     )
-    assert [(tag.kind, tag.from_name) for tag in labelling.smart] == [("keypoint", "tag"), ("rectangle", "label")]
+    assert labelling.smart
+    assert labelling.problems == ()
+    assert not parse_config(view(IMAGE, BOXES)).smart
+
+
+@pytest.mark.parametrize("box", ["RectangleLabels", "Rectangle"])
+def test_labels_of_a_smart_tool_that_no_box_can_have_are_named(box: str) -> None:
+    click = '<KeyPointLabels name="tag" toName="image" smart="true"><Label value="Zebra"/></KeyPointLabels>'
+    boxes = BOXES if box == "RectangleLabels" else '<Rectangle name="box" toName="image"/>'
+    problems = parse_config(view(IMAGE, click, boxes)).problems
+    assert any('"Zebra"' in problem for problem in problems) == (box == "RectangleLabels")
+
+
+def test_every_labels_tag_beside_a_rectangle_counts() -> None:
+    labelling = parse_config(
+        view(
+            IMAGE,
+            '<Rectangle name="box" toName="image" model_max_boxes="no"/>',
+            f'<Labels name="pets" toName="image">{LABELS}</Labels>',
+            '<Labels name="cars" toName="image"><Label value="Car"/></Labels>',
+        )
+    )
+    assert [(c.from_name, c.labels_from_name, [label.value for label in c.labels]) for c in labelling.controls] == [
+        ("box", "pets", ["Dog", "feline"]),
+        ("box", "cars", ["Car"]),
+    ]
+    assert len(labelling.problems) == 1
+
+
+def test_a_repeater_is_named_and_not_read() -> None:
+    page = IMAGE.replace('"image"', '"page_{{idx}}"').replace("$image", "$images[{{idx}}].url")
+    boxes = BOXES.replace('"label"', '"label_{{idx}}"').replace('"image"', '"page_{{idx}}"')
+    repeater = f'<Repeater on="$images" indexFlag="{{{{idx}}}}">{page}{boxes}</Repeater>'
+    labelling = parse_config(view(repeater))
+    assert labelling.controls == ()
+    assert "valueList" in labelling.problems[0]
+    assert not any("toName" in problem for problem in labelling.problems)
+    beside = parse_config(view(repeater, IMAGE, BOXES))
+    assert [control.from_name for control in beside.controls] == ["label"]
+
+
+@pytest.mark.parametrize(
+    "start", ['<?xml version="1.0" encoding="utf-8"?>', '\ufeff<?xml version="1.0"?>\n', "\ufeff"]
+)
+def test_what_files_begin_with_does_no_harm(start: str) -> None:
+    assert len(parse_config(start + view(IMAGE, BOXES)).controls) == 1
+
+
+@pytest.mark.parametrize("option", ["--config", "--classes"])
+def test_files_of_another_encoding_are_named(option: str, tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.xml", tmp_path / "bad.xml"
+    good.write_text("\ufeff" + view(IMAGE, BOXES), encoding="utf-8")
+    bad.write_bytes(view(IMAGE, BOXES.replace("Dog", "Köter")).encode("latin-1"))
+    files = {"--config": good, "--classes": good, option: bad}
+    done = CliRunner().invoke(main, ["labels", *(str(part) for pair in files.items() for part in pair)])
+    assert isinstance(done.exception, SystemExit)
+    assert "bad.xml is not UTF-8" in done.output
+    arguments = ["preannotate", str(tmp_path), "--config", str(bad), "--out", str(tmp_path / "out.json")]
+    assert "bad.xml is not UTF-8" in CliRunner().invoke(main, arguments).output
+
+
+def test_files_with_a_byte_order_mark_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "config.xml"
+    file.write_text("\ufeff" + view(IMAGE, BOXES), encoding="utf-8")
+    done = CliRunner().invoke(main, ["labels", "--config", str(file), "--json"])
+    assert json.loads(done.stdout)["unreachable"] == []
 
 
 def test_pages_are_counted_from_zero() -> None:
