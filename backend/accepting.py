@@ -34,8 +34,8 @@ class Outcome:
 def accept(studio: Api, project: int, version: str, score: float, *, write: bool) -> Outcome:
     """Make annotations of a version's predictions that score at least `score`. Raises StudioError.
 
-    A task that has an annotation (skipped ones included) or a draft of the token's user is never touched. The
-    annotations name their prediction, and belong to the token's user.
+    A task that has an annotation (skipped ones included) or anybody's draft is never touched. The annotations
+    name their prediction, and belong to the token's user.
     """
     accepted = untouched = doubtful = 0
     for prediction in _predictions(studio, project, version):

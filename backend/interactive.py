@@ -60,6 +60,8 @@ def _drawn(item: Mapping[str, Any]) -> Drawn | None:
     kind, value, to_name = item.get("type"), item.get("value"), item.get("to_name")
     if not isinstance(value, dict) or not isinstance(to_name, str):
         return None
+    if item.get("is_positive") is False:
+        return None  # it says where the object is not
     point = kind in ("keypoint", "keypointlabels")
     if not point and kind not in ("rectangle", "rectanglelabels"):
         return None
@@ -106,6 +108,8 @@ def questions(drawn: Drawn, images: Sequence[ImageRef], reading: Reading, label_
     if not shown or not reading.labelling.controls_of(drawn.to_name):
         return
     target = _target(drawn, reading.labelling)
+    if drawn.label is not None and target is None:
+        return  # a box of another label is not what somebody chose
     classes = _classes(target, drawn.to_name, reading)
     if classes == ():
         return
@@ -118,12 +122,13 @@ def questions(drawn: Drawn, images: Sequence[ImageRef], reading: Reading, label_
 
 
 def _target(drawn: Drawn, labelling: Labelling) -> Target | None:
-    """The control that offers the label that somebody chose for drawing."""
-    for control in labelling.controls_of(drawn.to_name):
+    """The control that offers the label that somebody chose for drawing, or else one that needs no label."""
+    controls = labelling.controls_of(drawn.to_name)
+    for control in controls:
         for label in control.labels:
             if drawn.label is not None and drawn.label in (label.value, *label.names):
                 return Target(control, label.value)
-    return None
+    return next((Target(control, None) for control in controls if control.bare), None)
 
 
 def _classes(target: Target | None, to_name: str, reading: Reading) -> tuple[int, ...] | None:

@@ -11,7 +11,7 @@ import click
 @click.command()
 @click.option("--project", type=click.IntRange(1), required=True, help="Number of the project, as in its address.")
 @click.option("--score", type=click.FloatRange(0.0, 1.0), required=True, help="Least score of what is accepted.")
-@click.option("--version", "version", help="Model version; the project's own if not given.")
+@click.option("--version", "version", help="Model version; the project's own, if it is one of Boxlift's.")
 @click.option("--yes", is_flag=True, help="Do it. Without this, only say what would be done.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(project: int, score: float, version: str | None, yes: bool, as_json: bool) -> None:
@@ -20,12 +20,16 @@ def command(project: int, score: float, version: str | None, yes: bool, as_json:
     Tasks that somebody has annotated, skipped or begun are never touched. Nothing else here makes annotations.
     """
     from backend.accepting import accept
+    from backend.connecting import OURS
     from backend.settings import Settings
     from backend.studio import Studio
 
     settings = Settings.from_env()
     studio = Studio(settings.studio_url, settings.studio_token)
-    chosen = version or studio.project(project).model_version or ""
+    chosen = version or str(studio.project(project).model_version or "")
+    if not version and not chosen.startswith(OURS):
+        shown = f"shows scores of {chosen!r}" if chosen else "has no model version"
+        raise click.UsageError(f"project {project} {shown}, which is none of Boxlift's: name one with --version")
     outcome = accept(studio, project, chosen, score, write=yes)
     if as_json:
         click.echo(json.dumps(asdict(outcome) | {"version": chosen, "written": yes}))

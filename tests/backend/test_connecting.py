@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -200,3 +201,34 @@ def test_the_doctor_knows_tokens(server: RecordedStudio) -> None:
     _, token = check_studio(Settings(studio_url=server.url, studio_token="e30.e30.x"))
     assert token.text == "personal access token of one@example.com"
     assert access not in token.text
+
+
+def json_web_token(seconds: float, kind: str) -> str:
+    """A token that ends so many seconds from now."""
+    import jwt
+
+    return jwt.encode({"exp": time.time() + seconds, "token_type": kind}, "k" * 32, algorithm="HS256")
+
+
+def test_a_personal_token_is_exchanged_again_when_its_access_token_has_ended(server: RecordedStudio) -> None:
+    studio = Studio(server.url, json_web_token(86400.0, "refresh"))
+    for access in (json_web_token(-1.0, "access"), json_web_token(300.0, "access")):
+        server.recorded("token-refresh", access=access)
+        assert studio.headers() == {"Authorization": f"Bearer {access}"}
+    assert studio.headers() == {"Authorization": f"Bearer {access}"}
+    studio.close()
+    assert len(server.sent("POST", "/api/token/refresh")) == 2
+
+
+def test_the_doctor_changes_nothing(server: RecordedStudio) -> None:
+    """It asks for connections and webhooks of a project 0, which there is none of, and nothing else but GETs."""
+    settings = Settings(studio_url=server.url, studio_token=TOKEN, redis_url="redis://127.0.0.1:1")
+    server.say("GET", "/api/ml/", [server.recorded("ml-create-ok", url=BACKEND, title=VERSION)])
+    server.say("GET", "/api/webhooks/", [])
+    server.say("POST", "/api/ml/", {"validation_errors": {"project": ["unknown"]}}, 400)
+    server.say("POST", "/api/webhooks/", {"validation_errors": {"project": ["unknown"]}}, 400)
+    assert list(check_studio(settings))
+    assert list(check_projects(settings, (63,), BACKEND))
+    changes = [(path, body) for method, path, body in server.asked if method != "GET"]
+    assert len(changes) == 2
+    assert all(body["project"] == 0 for _, body in changes)

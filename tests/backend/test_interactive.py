@@ -146,6 +146,26 @@ def test_a_label_that_no_class_reaches_is_what_the_person_says(client: FlaskClie
     assert item["value"]["rectanglelabels"] == ["Defect"]
 
 
+def test_a_label_that_no_box_can_have_is_answered_with_nothing(client: FlaskClient, desk: Scripted) -> None:
+    desk.whole = desk.closer = ((PUG, 0.9, (0, 0, 200, 100)),)
+    offered = '<Label value="Dog"/><Label value="Defect"/></KeyPointLabels>'
+    zebra = CONFIG.replace(offered, '<Label value="Zebra"/></KeyPointLabels>')
+    assert ask(client, click(50, 50, "Zebra"), config=zebra)["result"] == []
+    assert desk.asked == []
+    # A rectangle without labels is what every label may become.
+    bare = zebra[: zebra.index("<RectangleLabels")] + '<Rectangle name="label" toName="image"/></View>'
+    (item,) = ask(client, click(50, 50, "Zebra"), config=bare)["result"]
+    assert item["type"] == "rectangle"
+
+
+def test_a_click_on_what_is_not_meant_finds_nothing(client: FlaskClient, desk: Scripted) -> None:
+    desk.whole = ((PUG, 0.6, (20, 20, 80, 80)), (PUG, 0.8, (150, 20, 190, 80)))
+    away = click(80, 50) | {"is_positive": False}
+    assert ask(client, away)["result"] == []
+    (item,) = ask(client, click(25, 50), away)["result"]
+    assert item["value"]["x"] == 10.0
+
+
 def test_pages_and_several_images(client: FlaskClient, desk: Scripted) -> None:
     desk.whole = ((PUG, 0.9, (0, 0, 200, 100)),)
     pages = CONFIG.replace('value="$image"', 'valueList="$images"')

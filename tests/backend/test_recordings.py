@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from desk import VERSION, Desk, recordings
 from flask import Flask
 from flask.testing import FlaskClient
@@ -41,7 +42,8 @@ REQUESTS = ("health", "versions", "setup", "predict", "answer", "interactive", "
 """What the names of requests to a backend begin with; `api` are requests to Label Studio."""
 
 
-def test_every_recording_is_replayed_here(shared: Path) -> None:
+def test_every_kind_of_recording_is_known(shared: Path) -> None:
+    """Each kind has a test below that replays all of it; `api` is replayed in test_recorded_studio.py."""
     names = {name for name, _ in recordings(shared, "")}
     assert len(names) >= 80
     assert names == {name for name, _ in recordings(shared, "api", *REQUESTS)}
@@ -109,6 +111,16 @@ def test_interactive_requests_get_one_prediction(client: FlaskClient, shared: Pa
         (entry,) = replay(client, recording).get_json()["results"]
         assert isinstance(entry["result"], list), name
         check_entries(recording["request"]["body"], [entry])
+
+
+def test_drawings_of_the_browser_get_a_box(client: FlaskClient, desk: Desk, shared: Path) -> None:
+    for name, recording in recordings(shared, "interactive-keypoint-ui", "interactive-rectangle-ui"):
+        value = recording["request"]["body"]["params"]["context"]["result"][0]["value"]
+        desk.box = (value["x"] - 10, value["y"] - 10, value["x"] + 10, value["y"] + 10)
+        [entry] = replay(client, recording).get_json()["results"]
+        [item] = entry["result"]
+        assert item["value"]["x"] == pytest.approx(value["x"] - 10, abs=0.001), name
+        assert item["value"]["rectanglelabels"] == ["Dog"]
 
 
 def test_every_event_is_taken(client: FlaskClient, shared: Path) -> None:
