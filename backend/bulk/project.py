@@ -7,14 +7,14 @@ is still missing, and what workers have finished meanwhile is delivered without 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from backend.bulk.collecting import LOOK, Collector
 from backend.bulk.files import Progress, errors
 from backend.bulk.summary import Summary
-from backend.bulk.tasks import Row, list_tasks, view_number
+from backend.bulk.tasks import Row, among, list_tasks, view_number
 from backend.bulk.workforce import Workforce
 from backend.connecting import OURS
 from backend.delivery import delivering
@@ -75,6 +75,7 @@ def preannotate_project(
     with delivering(force.settings):
         results = _run(force, requests, summary, progress, idle)
         stored = _delivered(force, studio, order.project, version, results, idle)
+    _count_earlier(summary, studio, order.project, (row.id for row in rows if version in row.versions))
     reported = _reported(force, order.project) if set(results) - stored else {}
     for task, result in results.items():
         prediction = to_prediction(result, reading.mapping)
@@ -82,11 +83,21 @@ def preannotate_project(
             summary.fail(str(task), errors(result))
         elif task in stored:
             summary.add(prediction["result"])
+            if reasons := errors(result):
+                summary.warnings.append(f"task {task}: {reasons}")
         else:
             summary.fail(str(task), reported.get(task, _NOT_STORED))
     if order.which == "replace":
-        _remove_older(studio, order.project, version, rows, stored)
+        remove_older(studio, order.project, version, rows)
     return summary
+
+
+def _count_earlier(summary: Summary, studio: Studio, project: int, tasks: Iterable[int]) -> None:
+    """Boxes and scores of what earlier runs did: a run that was interrupted and goes on tells of the whole."""
+    for _, predictions in among(studio, project, tasks):
+        for item in predictions:
+            if item.get("model_version") == summary.version:
+                summary.count(item.get("result") or ())
 
 
 def _has(row: Row, version: str, which: Which) -> bool:
@@ -153,18 +164,25 @@ def _reported(force: Workforce, project: int) -> dict[int, str]:
         return {one.task: one.reason for one in reversed(failures(force.client)) if one.project == project}
 
 
-def _remove_older(studio: Studio, project: int, version: str, rows: Sequence[Row], stored: set[int]) -> None:
-    """Delete our older predictions of tasks that have one of this version and that nobody has annotated: an
-    annotation names the prediction it started from."""
+def remove_older(studio: Studio, project: int, version: str, rows: Iterable[Row]) -> int:
+    """Delete our older predictions of those of the tasks that have one of this version and that nobody has
+    annotated: an annotation names the prediction it started from. Returns how many there were.
 
-    def older(name: str) -> bool:
-        return name.startswith(OURS) and name != version
+    People work while a data set is predicted: whether somebody has annotated is asked again just before each lot
+    goes. Label Studio deletes single predictions, or all of a task or version, those of annotated tasks included.
+    """
 
-    free = {row.id for row in rows if not row.annotated and (row.id in stored or version in row.versions)}
-    if not any(older(name) for row in rows if row.id in free for name in row.versions):
-        return
-    found = studio.request("GET", f"api/predictions?project={project}", f"predictions of project {project}")
-    for item in found:
-        if item["task"] in free and older(str(item.get("model_version") or "")):
-            path, doing = f"api/predictions/{item['id']}", f"the end of prediction {item['id']}"
-            studio.request("DELETE", path, doing)
+    def older(name: object) -> bool:
+        return str(name or "").startswith(OURS) and name != version
+
+    gone = 0
+    candidates = [row.id for row in rows if not row.annotated]
+    for row, predictions in among(studio, project, candidates):
+        if row.annotated or version not in row.versions:
+            continue
+        for item in predictions:
+            if older(item.get("model_version")):
+                doing = f"the end of prediction {item['id']}"
+                studio.request("DELETE", f"api/predictions/{item['id']}", doing)
+                gone += 1
+    return gone

@@ -38,13 +38,17 @@ class Summary:
     def add(self, result: Sequence[Mapping[str, Any]]) -> None:
         """Count a task's prediction by its result, in Label Studio's form."""
         self.done += 1
+        self.empty += not self.count(result)
+
+    def count(self, result: Sequence[Mapping[str, Any]]) -> int:
+        """Count labels and scores of a prediction, and nothing else. Returns how many boxes it has."""
         boxes = {(item["id"], item["to_name"], item.get("item_index")): item for item in result}
-        self.empty += not boxes
         for item in result:
             for label in item["value"].get("rectanglelabels") or item["value"].get("labels") or ():
                 self.labels[label] += 1
         for item in boxes.values():
             self.scores[min(BINS - 1, int(BINS * float(item.get("score") or 0.0)))] += 1
+        return len(boxes)
 
     def fail(self, what: str, reason: str) -> None:
         """Note why a task has no prediction."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlencode
@@ -11,6 +12,8 @@ from worker.errors import StudioError
 
 PAGE = 500
 """Tasks in one request."""
+RESULTS_PAGE = 100
+"""Tasks in one request that come with all their predictions."""
 _FIELDS = "id,data,predictions_model_versions,total_annotations,cancelled_annotations"
 
 
@@ -49,12 +52,29 @@ def view_number(studio: Api, project: int, view: str) -> int:
 def list_tasks(studio: Api, project: int, view: int | None = None) -> Iterator[Row]:
     """All tasks of a project, or those that a tab's filters let through, in its order."""
     where = {"project": project} if view is None else {"view": view}
+    yield from map(_row, _pages(studio, project, where | {"page_size": PAGE, "include": _FIELDS}))
+
+
+def among(studio: Api, project: int, tasks: Iterable[int]) -> Iterator[tuple[Row, list[Mapping[str, Any]]]]:
+    """Those of the tasks that are still there, as they are at this moment, each with its stored predictions."""
+    wanted = sorted(set(tasks))
+    for start in range(0, len(wanted), RESULTS_PAGE):
+        part = wanted[start : start + RESULTS_PAGE]
+        value = {"min": part[0], "max": part[-1]}  # a range of numbers is all that the filter can say
+        item = {"filter": "filter:tasks:id", "operator": "in", "type": "Number", "value": value}
+        query = json.dumps({"filters": {"conjunction": "and", "items": [item]}})
+        asked = {"project": project, "query": query, "page_size": RESULTS_PAGE}
+        for task in _pages(studio, project, asked | {"include": f"{_FIELDS},predictions"}):
+            if int(task["id"]) in part:
+                yield _row(task), list(task.get("predictions") or ())
+
+
+def _pages(studio: Api, project: int, asked: Mapping[str, object]) -> Iterator[Mapping[str, Any]]:
     page, seen = 1, 0
     while True:
-        asked = urlencode(where | {"page": page, "page_size": PAGE, "fields": "all", "include": _FIELDS})
-        answer = studio.request("GET", f"api/tasks?{asked}", f"tasks of project {project}")
-        for task in answer["tasks"]:
-            yield _row(task)
+        where = urlencode({**asked, "page": page, "fields": "all"})
+        answer = studio.request("GET", f"api/tasks?{where}", f"tasks of project {project}")
+        yield from answer["tasks"]
         seen += len(answer["tasks"])
         if not answer["tasks"] or seen >= answer["total"]:
             return

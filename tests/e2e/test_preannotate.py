@@ -8,12 +8,19 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import redis
+
+from backend.bulk.project import remove_older
+from backend.bulk.tasks import list_tasks
 from backend.demo.photos import FOLDER, label_config, photos
 from backend.demo.stack import Stack
 from backend.demo.studio_api import StudioApi
+from backend.studio import Studio
+from worker.contract import outbox_key, sending_key
 
 from .test_integration import boxlift, run, until
 
@@ -91,25 +98,72 @@ def test_a_photo_that_cannot_be_used_is_named_and_costs_only_itself(
     assert versions(studio, project) == {good: [version]}
 
 
+def test_a_page_that_cannot_be_used_is_told_of(stack: Stack, studio: StudioApi, image_server: str) -> None:
+    config = label_config().replace('value="$image"', 'valueList="$pages"')
+    assert "valueList" in config
+    project = studio.create_project("half broken", config)
+    pages = [f"{image_server}/{FILES[0].name}", f"{image_server}/missing.jpg"]
+    [task] = studio.import_tasks(project, [{"pages": pages}])
+    summary = boxlift(stack, "preannotate", "--project", str(project))
+    assert (summary["done"], summary["failed"]) == (1, 0)
+    [warning] = [text for text in summary["warnings"] if text.startswith(f"task {task}: ")]
+    assert "missing.jpg" in warning
+
+
 def test_killed_and_started_again_every_task_has_one_prediction(
     stack: Stack, studio: StudioApi, version: str
 ) -> None:
     project = studio.create_project("killed", label_config())
     tasks = [task for _ in range(3) for task in studio.upload(project, FILES)]
-    for enough in (0, 1, len(tasks) // 2):
+    client = redis.Redis.from_url(stack.redis.url)
+
+    def delivering() -> bool:
+        """Whether a result is on its way to Label Studio just now, or all are there already."""
+        on_their_way = client.hlen(outbox_key(project)) or client.hlen(sending_key(project))
+        return bool(on_their_way) or len(versions(studio, project)) == len(tasks)
+
+    moments: list[Callable[[], bool]] = [
+        lambda: True,
+        lambda: len(versions(studio, project)) >= 1,
+        delivering,
+        lambda: len(versions(studio, project)) >= len(tasks) // 2,
+    ]
+    for moment in moments:
         process = subprocess.Popen(
             [sys.executable, "-m", "backend.cli", "preannotate", "--project", str(project)],
             env=os.environ | stack.environment(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        until(lambda n=enough: len(versions(studio, project)) >= n)  # type: ignore[misc]
+        until(moment)
         process.send_signal(signal.SIGKILL)
         process.wait()
     summary = boxlift(stack, "preannotate", "--project", str(project))
     assert summary["failed"] == 0
     assert summary["done"] + summary["already"] == len(tasks)
     assert versions(studio, project) == {task: [version] for task in tasks}
+    boxes = [box for item in studio.predictions(project) for box in item["result"]]
+    assert sum(summary["scores"]) == sum(summary["labels"].values()) == len(boxes), "of all runs together"
+
+
+def test_who_annotates_while_older_predictions_go_keeps_theirs(
+    stack: Stack, studio: StudioApi, version: str
+) -> None:
+    project = studio.create_project("overnight", label_config())
+    tasks = studio.import_tasks(project, [{"image": f"http://127.0.0.1:1/{number}.jpg"} for number in range(3)])
+    worked_on, *others = tasks
+    for task in tasks:
+        imported(studio, project, task, OLD)
+        imported(studio, project, task, version)
+    client = Studio(stack.studio.url, stack.studio.login.token)
+    before = list(list_tasks(client, project))
+    [parent] = [item for item in studio.predictions(project, OLD) if item["task"] == worked_on]
+    body = {"result": [], "parent_prediction": parent["id"], "lead_time": 2.0}
+    studio.call("POST", f"/api/tasks/{worked_on}/annotations/", json=body)
+    assert remove_older(client, project, version, before) == len(others)
+    assert versions(studio, project) == {worked_on: [OLD, version]} | {task: [version] for task in others}
+    [annotation] = studio.call("GET", f"/api/tasks/{worked_on}/annotations/")
+    assert annotation["parent_prediction"] == parent["id"]
 
 
 def test_a_folder_becomes_an_import_with_predictions(
