@@ -50,7 +50,7 @@ def write_label_studio(out: Path, tasks: Sequence[Predicted], mapping: LabelMap,
 
     Predictions that a task had already stay, but for one of the same version.
     """
-    with _whole_file(out) as file:
+    with whole_file(out) as file:
         file.write("[")
         for number, task in enumerate(tasks):
             prediction = task.prediction(mapping)
@@ -84,7 +84,7 @@ def write_coco(out: Path, tasks: Sequence[Predicted], mapping: LabelMap, labels:
             )
     categories = [{"id": number, "name": label} for label, number in numbers.items()]
     about = {"description": "draft boxes by Boxlift"}
-    with _whole_file(out) as file:
+    with whole_file(out) as file:
         everything = {"info": about, "images": images, "annotations": annotations, "categories": categories}
         json.dump(everything, file, ensure_ascii=False)
 
@@ -142,7 +142,8 @@ def _inside(name: str) -> PurePosixPath:
 
 
 @contextmanager
-def _whole_file(out: Path) -> Iterator[TextIO]:
+def whole_file(out: Path) -> Iterator[TextIO]:
+    """A file to fill; afterwards it takes the place of `out`, and where that does not happen nothing changes."""
     out.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{out.name}.", dir=out.parent)
     try:

@@ -73,13 +73,24 @@ def command(
         link = lambda case: f"{studio.url}/projects/{project}/data?task={case.correction.task}"  # noqa: E731
         shown, notes = _gallery(settings, labelling, worst(found.boxes, pictures), link)
         title = f"Review of {about.title or f'project {project}'}"
-        html.write_text(render(found, shown, title=title, notes=notes), encoding="utf-8")
+        _write(html, render(found, shown, title=title, notes=notes))
     if as_json:
         click.echo(json.dumps(found.to_dict(), ensure_ascii=False))
         return
     _show(found)
     if html is not None:
         click.echo(f"Page: {html}")
+
+
+def _write(html: Path, page: str) -> None:
+    """In one piece: whoever reads an older page there never sees half of this one."""
+    from backend.bulk.formats import whole_file
+
+    try:
+        with whole_file(html) as file:
+            file.write(page)
+    except OSError as error:
+        raise click.ClickException(f"{html} cannot be written ({error.strerror}): choose another --html") from None
 
 
 def _gallery(
