@@ -27,8 +27,9 @@ from worker.contract import FAILURES_KEY, MODEL_KEY, Model
 
 KEEP = ("XDG_CACHE_HOME", "BOXLIFT_CACHE_DIR", "BOXLIFT_DEVICE", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 """What the caller's environment may say to the worker: where weights are and what it computes on."""
-WORKER_SECONDS = 300.0
-BACKEND_SECONDS = 60.0
+STUDIO_SECONDS = WORKER_SECONDS = 600.0
+BACKEND_SECONDS = 300.0
+"""Patience with each: a busy machine is no fault, and a process that ends is noticed at once."""
 
 
 class Stack:
@@ -78,7 +79,7 @@ class Stack:
     def start(self, network: str, weights: Path | None = None) -> Model:
         """Start everything and wait until it answers. The model that the worker runs."""
         self.start_studio()
-        self.studio.wait()
+        self.studio.wait(STUDIO_SECONDS)
         self.start_worker(network, weights)
         self.start_backend()
         return self.wait()

@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("studio")
-            item.add_marker(pytest.mark.timeout(600))
+            item.add_marker(pytest.mark.timeout(1500))
 
 
 @pytest.fixture(scope="session")
@@ -56,9 +56,19 @@ def local_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory, local_files: Path, image_server: str) -> Iterator[Stack]:
+def image_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that workers may read photos from by their path."""
+    return tmp_path_factory.mktemp("root")
+
+
+@pytest.fixture(scope="session")
+def stack(
+    tmp_path_factory: pytest.TempPathFactory, local_files: Path, image_root: Path, image_server: str
+) -> Iterator[Stack]:
     """Everything, started and connected to each other."""
     settings = {
+        "BOXLIFT_CACHE_DIR": str(tmp_path_factory.mktemp("cache")),  # maps of other runs must not decide a test
+        "BOXLIFT_IMAGE_ROOTS": str(image_root),
         "BOXLIFT_IMAGE_HOSTS": image_server.removeprefix("http://"),
         "BOXLIFT_ANSWER_SECONDS": "60",  # a busy machine must not turn a waited-for box into a late one
     }

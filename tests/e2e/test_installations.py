@@ -61,6 +61,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installation(tmp_path_factory: pytest.TempPathFactory, cloud: str, files: Path) -> Iterator[Stack]:
     """Worker and backend know nothing but the address with its path, and a legacy token."""
     settings = {
+        "BOXLIFT_CACHE_DIR": str(tmp_path_factory.mktemp("cache")),
         "BOXLIFT_IMAGE_HOSTS": cloud.removeprefix("http://"),
         "BOXLIFT_ANSWER_SECONDS": "60",
         "LABEL_STUDIO_API_KEY": LEGACY,
