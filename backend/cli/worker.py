@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from backend.settings import Settings
-from worker.errors import BoxliftError, WeightsError
+from worker.errors import BoxliftError, SettingsError, WeightsError
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -46,10 +46,14 @@ class Start:
     help="Classifier to take, with a notice, if the other's weights cannot be had.",
 )
 @click.option("--device", help="cpu, cuda:0, … or auto; several, separated by commas, for the processes in turn.")
-@click.option("--processes", type=click.IntRange(1, 256), default=1, show_default=True, help="Worker processes.")
+@click.option("--processes", type=click.IntRange(1, 256), help="Worker processes.  [default: one a device]")
 @click.option("--batch", type=click.IntRange(1, 1024), default=8, show_default=True, help="Most images in a batch.")
 @click.option(
-    "--loaders", type=click.IntRange(1, 64), default=4, show_default=True, help="Fetching threads of each."
+    "--loaders",
+    type=click.IntRange(1, 64),
+    default=4,
+    show_default=True,
+    help="Fetching threads of each, and as many again for urgent tasks.",
 )
 @click.option("--burst", is_flag=True, help="End when the queues are empty.")
 @click.option("--delivery/--no-delivery", default=True, help="Push late results to Label Studio from here.")
@@ -59,7 +63,7 @@ def command(
     weights: Path | None,
     fallback_network: str,
     device: str | None,
-    processes: int,
+    processes: int | None,
     batch: int,
     loaders: int,
     burst: bool,
@@ -80,21 +84,31 @@ def command(
         settings, network=network or settings.network, weights=str(weights) if weights else settings.weights
     )
     configure(settings.log_level, settings.log_format, settings.secrets())
-    devices = [part.strip() for part in (device or settings.device).split(",") if part.strip()]
-    children = [
-        Start(
-            settings, devices[number % len(devices)], fallback_network, burst, batch, loaders, _threads(processes)
-        )
-        for number in range(processes)
-    ]
+    places = devices(device or settings.device, processes)
+    threads = _threads(len(places))
+    children = [Start(settings, place, fallback_network, burst, batch, loaders, threads) for place in places]
     supervisor = Supervisor(run_child, children, _undertaker(settings), patience=settings.job_timeout + 10.0)
     signal.signal(signal.SIGTERM, lambda *_: supervisor.stop())
     signal.signal(signal.SIGINT, lambda *_: supervisor.stop())
     with (
         delivering(settings) if delivery else contextlib.nullcontext(),
-        tuning(settings) if tuner else contextlib.nullcontext(),
+        tuning(replace(settings, device=places[0])) if tuner else contextlib.nullcontext(),
     ):
         supervisor.run()
+
+
+def devices(named: str, processes: int | None = None) -> list[str]:
+    """The device of each worker process: those `named`, separated by commas, in turn; each once unless `processes`
+    says how many there are. Raises SettingsError for fewer processes than devices, or no device at all."""
+    found = [part.strip() for part in named.split(",") if part.strip()]
+    if not found:
+        raise SettingsError(f"no device in {named!r}: name one (BOXLIFT_DEVICE, --device), or auto")
+    if processes is not None and processes < len(found):
+        raise SettingsError(
+            f"{processes} of --processes would leave some of {', '.join(found)} idle: leave it out for one "
+            "a device, or name fewer devices"
+        )
+    return [found[number % len(found)] for number in range(processes or len(found))]
 
 
 def _threads(processes: int) -> int:
@@ -189,7 +203,7 @@ def _undertaker(settings: Settings) -> Callable[[str, str], None]:
     janitor = Janitor(connect(settings.redis_url), "supervisor", (INTERACTIVE, BULK))
 
     def bury(worker: str, how: str) -> None:
-        with contextlib.suppress(redis.ConnectionError, redis.TimeoutError):
+        with contextlib.suppress(redis.RedisError):
             janitor.bury(worker, how)
 
     return bury
