@@ -2,43 +2,73 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import replace
-from functools import partial
+import random
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from backend.cli.chosen_network import ChosenNetwork
 from backend.settings import Settings
-from worker.errors import UnknownNetworkError
+from worker.evaluation.names import OTHERS
 
 if TYPE_CHECKING:
+    import torch
+
+    from worker.evaluation.datasets import Sample
+    from worker.evaluation.groups import Group
     from worker.evaluation.metrics import Found, Matches
     from worker.evaluation.run import Method, Run
+    from worker.images import ImageLimits
     from worker.networks import Network
+
+SEVERAL = 10
+"""Boxes of each photo where nobody says how many, and photos have several objects."""
+
+
+def _methods(_context: click.Context, _option: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
+    if unknown := [name for name in names if name not in OTHERS]:
+        raise click.BadParameter(f"no method {', '.join(unknown)}: there are {'; '.join(OTHERS)}")
+    return names
 
 
 @click.command
 @click.argument("dataset", type=click.Path(path_type=Path, exists=True))
 @click.option("--network", help="Classifier to run [default: BOXLIFT_NETWORK or vgg16].")
 @click.option("--weights", type=click.Path(path_type=Path, dir_okay=False), help="Local state dict for it.")
+@click.option("--classes", type=click.Path(path_type=Path, dir_okay=False), help="Its class names, one a line.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
 @click.option("--report", type=click.Path(path_type=Path, file_okay=False), help="Folder for an HTML report.")
-@click.option("--compare", is_flag=True, help="The same photos with other methods beside ours (minutes).")
-@click.option("--without", multiple=True, metavar="METHOD", help="Leave this method out of --compare; repeatable.")
-@click.option("--max-boxes", type=click.IntRange(1), help="Of each photo [default: 1, or 10 for several objects].")
+@click.option("--compare", is_flag=True, help="The same photos with other methods beside ours (minutes to hours).")
+@click.option(
+    "--without",
+    multiple=True,
+    metavar="METHOD",
+    callback=_methods,
+    help=f"Leave this method out of --compare; repeatable. There are {'; '.join(OTHERS)}.",
+)
+@click.option(
+    "--max-boxes",
+    type=click.IntRange(1),
+    help=f"Of each photo [default: {SEVERAL} where any photo has more than one object, but 1 where each stands for "
+    "one class, as in ILSVRC].",
+)
 @click.option("--min-score", type=click.FloatRange(0, 1), default=0.0, show_default=True)
 @click.option("--limit", type=click.IntRange(1), help="Only so many photos, from the first.")
+@click.option(
+    "--sample", type=click.IntRange(1), help="Only so many photos, picked at random, always the same ones."
+)
 def command(
     dataset: Path,
     network: str | None,
     weights: Path | None,
+    classes: Path | None,
     as_json: bool,
     report: Path | None,
     compare: bool,
@@ -46,76 +76,123 @@ def command(
     max_boxes: int | None,
     min_score: float,
     limit: int | None,
+    sample: int | None,
 ) -> None:
     """Measure boxes against the true ones of DATASET.
 
-    DATASET is a folder with boxes.jsonl, a COCO instances file or its folder, or a Pascal VOC folder. Every figure
-    comes with its 95 % bootstrap interval over the photos.
+    DATASET is a folder with boxes.jsonl, a COCO instances file or its folder, or Pascal VOC: its root, a folder
+    with XML beside the photos, or one XML file. Every figure comes with its 95 % bootstrap interval over the
+    photos, and with --compare so do the differences between ours and each other method.
     """
     from worker.attribution import parse_precision
     from worker.evaluation.datasets import read_dataset
+    from worker.evaluation.groups import per_class, strata
+    from worker.evaluation.results import document, measure
     from worker.evaluation.run import Ours
+    from worker.images import ImageLimits
     from worker.localizer import Localizer
 
-    samples = read_dataset(dataset)[:limit]
+    samples = _pick(read_dataset(dataset, empty=True), limit, sample)
     settings = Settings.from_env()
-    loaded = _network(settings, network, weights)
-    localizer = Localizer(loaded, precision=parse_precision(settings.precision))
-    several = any(len({item.label for item in sample.objects}) > 1 for sample in samples)
-    boxes = max_boxes or (10 if several else 1)
-    methods: Iterable[Method] = [Ours(localizer, localizer.version, max_boxes=boxes, min_score=min_score)]
-    if compare:
-        from worker.evaluation.methods import OTHERS, others
-
-        if unknown := set(without) - set(OTHERS):
-            raise click.UsageError(f"no method {', '.join(sorted(unknown))}: there are {'; '.join(OTHERS)}")
-        methods = itertools.chain(methods, others(loaded, without))
-    runs = _run(methods, samples, quiet=as_json)
+    loaded = ChosenNetwork.of(settings, network, weights, classes).load(settings)
+    samples = _known(samples, loaded)
+    precision = parse_precision(settings.precision)
+    limits = ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
+    localizer = Localizer(loaded, precision=precision)
+    several = any(len(one.objects) > 1 and not one.one_class for one in samples)
+    boxes = max_boxes or (SEVERAL if several else 1)
+    ours = Ours(localizer, localizer.version, max_boxes=boxes, min_score=min_score)
+    left_out: dict[str, str] = {}
+    runs = [_run(ours, samples, limits)]
+    if compare and runs[0].outcomes:
+        runs += _compare(loaded, samples, limits, without, precision, left_out)
+    if not runs[0].outcomes:
+        raise click.ClickException(f"no photo could be read; the first: {runs[0].failed[0].error}")
     matches = _matches(loaded)
-    results = {one.method: _figures(one, matches) for one in runs}
+    results = measure(runs, matches)
+    rows = per_class(runs[0].outcomes, matches if several or boxes > 1 else None)
+    kinds = strata(runs[0].outcomes)
     if report is not None:
-        from worker.evaluation.report import write_report
+        from worker.evaluation.report import GALLERY, write_report
 
-        write_report(report, dataset.name, runs, results, localizer)
+        with _bar("report", 3 * GALLERY) as told:
+            write_report(
+                report, dataset.name, runs, results, localizer,
+                classes=rows, strata=kinds, left_out=left_out, precision=precision, progress=told,
+            )  # fmt: skip
     if as_json:
-        click.echo(json.dumps(_document(dataset, runs, results), ensure_ascii=False))
+        made = document(dataset.name, runs, results, classes=rows, strata=kinds, left_out=left_out)
+        click.echo(json.dumps(made, ensure_ascii=False))
     else:
-        _print(runs, results)
+        _print(runs, results, rows, kinds)
     if any(one.failed for one in runs):
         raise SystemExit(1)
 
 
-def _network(settings: Settings, name: str | None, weights: Path | None) -> Network:
-    from worker.networks import load_network
+def _pick(samples: Sequence[Sample], limit: int | None, sample: int | None) -> list[Sample]:
+    chosen = list(samples[:limit])
+    if sample is not None and sample < len(chosen):
+        places = random.Random(0).sample(range(len(chosen)), sample)  # noqa: S311 - the same photos every time
+        chosen = [chosen[place] for place in sorted(places)]
+    if not any(one.objects for one in chosen):
+        raise click.ClickException("none of the chosen photos has an object: choose more of them")
+    return chosen
 
-    if weights is None and settings.weights and name in (None, settings.network):
-        weights = Path(settings.weights)
-    try:
-        return load_network(
-            name or settings.network, weights=weights, cache_dir=settings.cache_dir, device=settings.device
+
+def _known(samples: Sequence[Sample], network: Network) -> list[Sample]:
+    """The samples with the network's own class indices; says what it does not know."""
+    from worker.evaluation.datasets import for_network
+
+    own = network.classes != network.entry.classes()
+    known, lost = for_network(samples, network.classes, own=own)
+    if lost:
+        names = sorted(lost, key=lambda name: (-lost[name], name))
+        click.echo(
+            f"{sum(lost.values())} objects have a class_index that says nothing about this network, which has no "
+            f"class of their names either ({', '.join(names[:5])}{', …' if len(names) > 5 else ''}): they are in "
+            "no figure of right classes",
+            err=True,
         )
-    except UnknownNetworkError as error:
-        raise click.UsageError(str(error)) from None
+    return known
 
 
-def _run(methods: Iterable[Method], samples: Any, *, quiet: bool) -> list[Run]:
-    from worker.evaluation.methods import Thresholded, settle
+def _compare(
+    network: Network,
+    samples: Sequence[Sample],
+    limits: ImageLimits,
+    without: Collection[str],
+    precision: torch.dtype | None,
+    left_out: dict[str, str],
+) -> list[Run]:
+    """Runs of the other methods; one that fails on the way is put into `left_out`, and the others go on."""
+    from worker.evaluation.methods import others, reason
+
+    done: list[Run] = []
+    for method in others(network, without, precision=precision, left_out=left_out):
+        try:
+            done += method.runs(_run(method, samples, limits))
+        except Exception as error:  # noqa: BLE001 - hours of other methods' work are not to be lost
+            left_out |= dict.fromkeys(getattr(method, "names", (method.name,)), reason(error))
+    for name, why in left_out.items():
+        click.echo(f"{name} is left out: {why}", err=True)
+    return done
+
+
+def _run(method: Method, samples: Sequence[Sample], limits: ImageLimits) -> Run:
     from worker.evaluation.run import run
 
-    def follow(bars: Progress, bar: TaskID) -> Callable[[int], None]:
-        return lambda count: bars.update(bar, completed=count)
+    with _bar(method.name, len(samples)) as told:
+        return run(method, samples, limits=limits, progress=told)
 
+
+@contextmanager
+def _bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on stderr where that is a terminal; what it gives is told how much is done."""
+    console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    done = []
-    with Progress(*columns, console=Console(stderr=True), disable=quiet, transient=True) as bars:
-        for number, method in enumerate(methods):
-            bar = bars.add_task(method.name, total=len(samples))
-            one = run(method, samples, known=number == 0, progress=follow(bars, bar))
-            if isinstance(method, Thresholded):
-                threshold, outcomes = settle(one.outcomes)
-                one = replace(one, method=f"{one.method} @ {threshold:g}", outcomes=outcomes)
-            done.append(one)
-    return done
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
+        bar = bars.add_task(title, total=total)
+        yield lambda count: bars.update(bar, completed=count)
 
 
 def _matches(network: Network) -> Matches:
@@ -141,72 +218,74 @@ def _matches(network: Network) -> Matches:
     return matches
 
 
-def _figures(one: Run, matches: Matches) -> dict[str, Any]:
-    from worker.evaluation.metrics import figures, intervals, several
-
-    values: dict[str, Any] = dict(figures(one.outcomes))
-    spread = intervals(one.outcomes, figures)
-    for kind, rule in (("agnostic", None), ("labelled", matches)):
-        values |= {f"{name}_{kind}": value for name, value in several(one.outcomes, rule).items()}
-        found = intervals(one.outcomes, partial(several, matches=rule), rounds=200)
-        spread |= {f"{name}_{kind}": value for name, value in found.items()}
-    values["seconds_per_image"] = one.seconds_per_image
-    return {"figures": values, "intervals": spread}
-
-
-def _document(dataset: Path, runs: list[Run], results: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    from worker.evaluation.metrics import per_class
-
-    ours = runs[0]
-    return {
-        "dataset": dataset.name,
-        "photos": len(ours.outcomes),
-        "failed": [{"image": one.sample.path.name, "error": one.error} for one in ours.failed],
-        "method": ours.method,
-        **results[ours.method]["figures"],
-        "intervals": results[ours.method]["intervals"],
-        "per_class": [
-            {"label": label, "photos": photos, "corloc": corloc, "mean_iou": fit}
-            for label, photos, corloc, fit in per_class(ours.outcomes)
-        ],
-        "compare": {name: result["figures"] for name, result in results.items() if name != ours.method},
-    }
-
-
 SHOWN = (
-    "corloc", "top1_loc", "gt_known_loc", "mean_iou", "box_acc_30", "box_acc_70", "center_hit", "overshoot_rate",
-    "score_auroc", "precision_agnostic", "recall_agnostic", "f1_agnostic", "precision_labelled", "recall_labelled",
-    "f1_labelled", "seconds_per_image",
+    "corloc", "top1_loc", "gt_known_loc", "top1", "mean_iou", "box_acc_30", "box_acc_50", "box_acc_70",
+    "center_hit", "overshoot_rate", "score_auroc", "precision_agnostic", "recall_agnostic", "f1_agnostic",
+    "precision_labelled", "recall_labelled", "f1_labelled", "boxes", "objects", "seconds_per_image",
 )  # fmt: skip
 
 
-def _print(runs: list[Run], results: dict[str, dict[str, Any]]) -> None:
-    from worker.evaluation.metrics import per_class
-
+def _print(
+    runs: Sequence[Run], results: dict[str, dict[str, Any]], classes: Sequence[Group], kinds: Sequence[Group]
+) -> None:
     console = Console(highlight=False)
-    ours = runs[0]
+    ours, others = runs[0], runs[1:]
     table = Table(title=f"{len(ours.outcomes)} photos", title_justify="left")
     table.add_column("figure")
     for one in runs:
-        table.add_column(one.method, justify="right", overflow="fold")
+        at = "" if one.threshold is None else f" @ {one.threshold:g}"
+        table.add_column(one.method + at, justify="right", overflow="fold")
     for name in SHOWN:
         table.add_row(name, *(_cell(results[one.method], name) for one in runs))
     console.print(table)
-    classes = per_class(ours.outcomes)
+    if others:
+        console.print(_gains(others, results))
+    console.print(_groups("by size and place of the objects", kinds))
     if len(classes) < len(ours.outcomes):
-        shown = Table(title="most frequent classes", title_justify="left")
-        for heading in ("class", "photos", "corloc", "mean_iou"):
-            shown.add_column(heading, justify="left" if heading == "class" else "right")
-        for label, photos, corloc, fit in classes[:20]:
-            shown.add_row(label, str(photos), f"{corloc:.2f}", f"{fit:.2f}")
-        console.print(shown)
+        console.print(_groups("most frequent classes", classes[:20]))
     for failed in ours.failed:
         console.print(f"[red]{failed.error}[/]")
+
+
+def _gains(others: Sequence[Run], results: dict[str, dict[str, Any]]) -> Table:
+    table = Table(title="ours beside each, on the same photos (95 % intervals)", title_justify="left")
+    for heading in ("method", "corloc, ours minus this", "mean_iou, ours minus this", "F1, ours over this"):
+        table.add_column(heading, justify="left" if heading == "method" else "right")
+    for one in others:
+        result = results[one.method]
+        gains = [result["ours_minus"].get(name) for name in ("corloc", "mean_iou")]
+        table.add_row(one.method, *(_gain(gain, "+.3f") for gain in gains), _gain(result["f1_ratio"], ".2f"))
+    return table
+
+
+def _gain(gain: dict[str, Any] | None, form: str) -> str:
+    if gain is None:
+        return "–"
+    low, high = gain["interval"]
+    return f"{gain['value']:{form}} ({low:{form}} to {high:{form}})"
+
+
+def _groups(title: str, rows: Sequence[Group]) -> Table:
+    table = Table(title=title, title_justify="left")
+    labelled = any(row.f1_labelled is not None for row in rows)
+    shown = ["photos", "objects", "corloc", "mean_iou", "recall_agnostic"]
+    shown += ["precision_labelled", "recall_labelled", "f1_labelled"] if labelled else []
+    table.add_column("")
+    for name in shown:
+        table.add_column(name, justify="right")
+    for row in rows:
+        values = [getattr(row, name) for name in shown]
+        table.add_row(
+            row.name, *("–" if v is None else str(v) if isinstance(v, int) else f"{v:.2f}" for v in values)
+        )
+    return table
 
 
 def _cell(result: dict[str, Any], name: str) -> str:
     value = result["figures"].get(name)
     if value is None:
         return "–"
+    if name in ("boxes", "objects"):
+        return f"{value:.0f}"
     low, high = result["intervals"].get(name, (None, None))
     return f"{value:.3f}" + (f" ({low:.3f}–{high:.3f})" if low is not None else "")

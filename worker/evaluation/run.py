@@ -57,6 +57,10 @@ class Run:
     """The method's own time for all photos: resizing, network, maps and boxes, but not reading the files."""
     failed: tuple[Outcome, ...] = field(default=())
     """Photos that could not be read; they are in no figure."""
+    note: str = ""
+    """How the method was read, where its text leaves something open."""
+    threshold: float | None = None
+    """That suited the photos best in hindsight, where the method needs one."""
 
     @property
     def seconds_per_image(self) -> float:
@@ -68,19 +72,19 @@ def run(
     method: Method,
     samples: Sequence[Sample],
     *,
-    known: bool = True,
     limits: ImageLimits = DEFAULT_LIMITS,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Run:
     """Draw boxes on every sample, in batches as a worker would.
 
-    With `known`, photos of one class whose class the data set names get a second box, for that class; it does
-    not count in `seconds`. `progress` is told how many samples are done. Nothing is drawn on photos that cannot
-    be read; they are in `Run.failed`.
+    Photos of one class whose class the data set names get boxes for that class as well, where the predicted one is
+    another. Neither these nor a first batch, which pays for what is prepared once, count in `seconds`. `progress`
+    is told how many samples are done. Nothing is drawn on photos that cannot be read; they are in `Run.failed`.
     """
     outcomes: list[Outcome] = []
     failed: list[Outcome] = []
     seconds = 0.0
+    warm = False
     for batch in _batches(samples):
         readable: list[tuple[Sample, Photo]] = []
         for sample in batch:
@@ -88,34 +92,38 @@ def run(
                 readable.append((sample, _read(sample, limits)))
             except ImageError as error:
                 failed.append(Outcome(sample, error=str(error)))
-        photos = [photo for _, photo in readable]
-        start = time.perf_counter()
-        found = method(photos, [None] * len(photos))
-        seconds += time.perf_counter() - start
-        truly = _for_known_class(method, readable, found) if known else [None] * len(readable)
-        outcomes += [Outcome(s, f, k) for (s, _), f, k in zip(readable, found, truly, strict=True)]
+        if readable:
+            photos = [photo for _, photo in readable]
+            if not warm:
+                method(photos, [None] * len(photos))
+                warm = True
+            start = time.perf_counter()
+            found = method(photos, [None] * len(photos))
+            seconds += time.perf_counter() - start
+            truly = _for_known_class(method, readable, found)
+            outcomes += [Outcome(s, f, k) for (s, _), f, k in zip(readable, found, truly, strict=True)]
         progress(len(outcomes) + len(failed))
     return Run(method.name, tuple(outcomes), seconds, tuple(failed))
 
 
 def _for_known_class(
     method: Method, readable: Sequence[tuple[Sample, Photo]], found: Sequence[tuple[Found, ...]]
-) -> list[Found | None]:
-    known: list[Found | None] = [None] * len(readable)
+) -> list[tuple[Found, ...] | None]:
+    """Boxes for the true class; a method that knows no class draws the same ones for all."""
+    known: list[tuple[Found, ...] | None] = [None] * len(readable)
     again: list[tuple[int, int]] = []
     for number, (sample, _) in enumerate(readable):
         indices = {item.class_index for item in sample.objects}
         if len(indices) != 1 or None in indices:
             continue
         index = next(iter(indices))
-        first = found[number][0] if found[number] else None
-        if first is not None and first.class_index == index:
-            known[number] = first
+        if found[number] and found[number][0].class_index in (index, None):
+            known[number] = found[number]
         elif index is not None:
             again.append((number, index))
     boxes = method([readable[number][1] for number, _ in again], [[index] for _, index in again]) if again else []
     for (number, _), drawn in zip(again, boxes, strict=True):
-        known[number] = drawn[0] if drawn else Found((0.0, 0.0, 0.0, 0.0))
+        known[number] = drawn
     return known
 
 
