@@ -20,14 +20,16 @@ from urllib.parse import quote
 
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _QUIET = ("httpx", "httpcore", "rq", "urllib3", "waitress.queue")
-"""Libraries whose every step would drown our own lines."""
-
+"""Libraries whose every step would drown our own lines, at any level."""
 
 HIDDEN = "***"
 """Stands where a secret was."""
 _SHORTEST = 4
 """Characters that a secret needs: a shorter one would also be found in everything else."""
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""What begins a line, steers a terminal, or turns the direction of writing."""
+_MARK = "    | "
+"""Begins each line of a traceback, so that none of them looks like a line of the log."""
 
 
 class _Formatter(logging.Formatter):
@@ -55,8 +57,10 @@ class TextFormatter(_Formatter):
     def line(self, record: logging.LogRecord) -> str:
         line = f"{_moment(record)} {record.levelname} {record.name} {record.getMessage()}"
         line += "".join(f" {name}={value}" for name, value in _fields(record).items())
-        line = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", line)
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        lines = [_escaped(line)]
+        if record.exc_info:
+            lines += [_MARK + _escaped(part) for part in self.formatException(record.exc_info).split("\n")]
+        return "\n".join(lines)
 
 
 class JsonFormatter(_Formatter):
@@ -67,7 +71,10 @@ class JsonFormatter(_Formatter):
         entry |= {"message": record.getMessage()} | _fields(record)
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(entry, default=str, ensure_ascii=False)
+        # JSON itself escapes what is below a space; what is above would reach whoever prints the lines.
+        return _CONTROL.sub(
+            lambda found: f"\\u{ord(found[0]):04x}", json.dumps(entry, default=str, ensure_ascii=False)
+        )
 
 
 def configure(level: str = "INFO", form: str = "text", secrets: Iterable[str] = ()) -> None:
@@ -77,6 +84,11 @@ def configure(level: str = "INFO", form: str = "text", secrets: Iterable[str] = 
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
+
+
+def _escaped(text: str) -> str:
+    """Text that keeps to its line, control characters as Python writes them: `\\n`, `\\x1b`, `\\u202e`."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def _spellings(secret: str) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import logging
 import os
 from base64 import b64encode
 from collections.abc import Mapping
@@ -11,6 +13,12 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from worker.errors import SettingsError
+
+log = logging.getLogger("boxlift.settings")
+
+_OTHERS = {"BOXLIFT_STUDIO_COMMAND", "BOXLIFT_GPUS", "BOXLIFT_TAG", "BOXLIFT_WORKER_MEMORY"}
+_OTHERS |= {"BOXLIFT_SHARED", "BOXLIFT_COMPOSE", "BOXLIFT_TEST_EXAMPLES", "BOXLIFT_LONG_TESTS"}
+"""Variables of the demo, of docker/compose.yml and of the tests."""
 
 
 def _cache_dir() -> Path:
@@ -123,8 +131,12 @@ class Settings:
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
         """Read the environment; secrets also from the files that `<NAME>_FILE` names, as containers get them.
 
-        Raises SettingsError that names the variable and what it may be.
+        Variables that look like settings and are none are warned of. Raises SettingsError that names the variable
+        and what it may be.
         """
+        for name, meant in _unknown(environ).items():
+            hint = f", perhaps {meant}?" if meant else ": see the table of settings in README.md"
+            log.warning("%s is set, but there is no such setting%s", name, hint)
         values: dict[str, Any] = {}
         for item in fields(cls):
             env = item.metadata["env"]
@@ -148,6 +160,17 @@ class Settings:
             written = self.redis_url
         found |= {written, unquote(written)}
         return tuple(secret for secret in found if secret)
+
+
+def _unknown(environ: Mapping[str, str]) -> dict[str, str]:
+    """Variables that look like Boxlift's and are none, misspelt or of another version → the most alike, or ""."""
+    known = {item.metadata["env"] for item in fields(Settings)}
+    files = {f"{item.metadata['env']}_FILE" for item in fields(Settings) if item.metadata["secret"]}
+    strangers = {name for name, text in environ.items() if name.startswith("BOXLIFT_") and text.strip()}
+    strangers -= known | files | _OTHERS
+    return {
+        name: next(iter(difflib.get_close_matches(name, sorted(known), 1, 0.8)), "") for name in sorted(strangers)
+    }
 
 
 def _from_file(env: str, text: str, file: str) -> str:

@@ -81,3 +81,14 @@ def test_secrets_inside_of_secrets_are_known() -> None:
     settings = Settings(redis_url="redis://:a%2Fb@h/0", basic_auth="me:pass")
     assert {"a%2Fb", "a/b", "pass", "me:pass", "bWU6cGFzcw=="} <= set(settings.secrets())
     assert Settings().secrets() == ()
+
+
+def test_what_looks_like_a_setting_and_is_none_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    names = {"BOXLIFT_NETWROK": "resnet18", "BOXLIFT_COLOUR": "red", "BOXLIFT_NETWORK_FILE": "/x", "HOME": "/"}
+    fine = {"BOXLIFT_NETWORK": "vgg16", "BOXLIFT_BASIC_AUTH_FILE": "", "BOXLIFT_GPUS": "cuda:0", "BOXLIFT_OLD": " "}
+    assert Settings.from_env(names | fine).network == "vgg16"
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 3
+    assert "BOXLIFT_NETWROK is set, but there is no such setting, perhaps BOXLIFT_NETWORK?" in told
+    assert any(text.startswith("BOXLIFT_COLOUR") and "README" in text for text in told)
+    assert "red" not in caplog.text

@@ -170,6 +170,33 @@ def _token_elsewhere(scene: Scene) -> bool:
     return "Authorization" in next(headers for path, headers in scene.victim.seen if path == "/b")
 
 
+def _token_to(address: str) -> Callable[[Scene], bool]:
+    """Whether the token goes to another door of Label Studio's own host, which a task names."""
+
+    def run(scene: Scene) -> bool:
+        scene.names["studio.test"] = [["10.0.0.5"]]
+        policy = FetchPolicy(
+            studio_url="https://studio.test:8443",
+            headers=lambda url: {"Authorization": "Token s3cret"},
+            hosts=("studio.test",),
+            timeout=5.0,
+        )
+        assert ask(scene, address, policy) == INSIDE
+        return "Authorization" in scene.victim.seen[0][1]
+
+    return run
+
+
+def _hosts_alone(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(fetching, "origin", lambda url: ("", url.host, ""))
+
+
+def _round_and_round(scene: Scene) -> bool:
+    """Whether an address may lead from one to the next for as long as somebody likes."""
+    scene.victim.answers |= {f"/{n}": Answer(302, {"Location": f"/{n + 1}"}) for n in range(40)}
+    return ask(scene, f"http://127.0.0.1:{scene.port}/0", FetchPolicy(hosts=("127.0.0.1",), timeout=60.0)) == INSIDE
+
+
 def _one_origin(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(fetching, "origin", lambda url: ("http", "", 0))
 
@@ -212,6 +239,13 @@ ATTACKS = [
         lambda patch: _client(patch, trust_env=True, transport=None),
     ),
     Attack("Label Studio's token for somebody else", _token_elsewhere, _one_origin),
+    Attack("Label Studio's token for another port", _token_to("http://studio.test:9000/a"), _hosts_alone),
+    Attack("Label Studio's token without TLS", _token_to("http://studio.test:8443/a"), _hosts_alone),
+    Attack(
+        "redirects without end",
+        _round_and_round,
+        lambda patch: patch.setattr(fetching, "range", lambda most: range(1000), raising=False),
+    ),
     Attack("host that is not listed", _not_listed, _all_are_trusted),
     Attack("listed host as a user", _look_alike("listed.test@evil.test"), _all_are_trusted),
     Attack("listed host as a beginning", _look_alike("listed.test.evil.test"), _all_are_trusted),

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile, PngImagePlugin
+from PIL import EpsImagePlugin, Image, ImageFile, PngImagePlugin
 
 from worker.errors import ImageError
 from worker.images import ImageLimits, decode
@@ -67,6 +67,17 @@ def _no_size_limit(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(decoding, "_check_size", lambda *some: None)
 
 
+def _runs_postscript(scene: Scene) -> bool:
+    """Whether a file gets as far as a program that does what it says."""
+    asked: list[object] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            EpsImagePlugin, "Ghostscript", lambda *given, **more: asked.append(given) or Image.new("RGB", (9, 9)).im
+        )
+        opened(NO_PICTURES["EPS"] + b"%%EndComments\n")
+    return bool(asked)
+
+
 OTHERS = ("PCX", "TGA", "ICO", "SGI", "DDS", "XBM")
 """Decoders of Pillow's that no file may reach: each is more code for strangers to play with."""
 
@@ -93,6 +104,7 @@ ATTACKS = [
         _opens(lambda: written(noise(), "PNG")[:60]),
         lambda patch: patch.setattr(decoding, "decode", decoding._decode),
     ),
+    Attack("PostScript", _runs_postscript, lambda patch: patch.setattr(decoding, "FORMATS", None)),
     *(
         Attack(
             f"decoder of {kind}",

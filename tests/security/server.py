@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import dataclasses
 import functools
 import hmac
 import io
 import logging
 import re
+import socket
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,12 +20,14 @@ import pytest
 from flask.testing import FlaskClient
 
 from backend import app as application
-from backend import guard, logs
+from backend import guard, logs, queueing, serving
 from backend.app import create_app
 from backend.labelling import config as configs
 from backend.labelling import parse_config
+from backend.redis_server import RedisServer
 from backend.settings import Settings
-from worker.errors import LabellingError
+from worker.contract import ImageRef, Request
+from worker.errors import LabellingError, QueueFullError
 
 from .attack import Attack, Scene
 
@@ -113,6 +119,56 @@ def _traceback(scene: Scene) -> bool:
     return "NoneType" in made.post("/webhook", json={"action": "x"}).get_data(as_text=True)
 
 
+def _too_many_at_once(scene: Scene) -> bool:
+    """Whether a client gets more connections than there are, where there are a twentieth of the usual ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(serving, "CONNECTIONS", serving.CONNECTIONS // 20)
+        server = serving._bind(create_app(OPEN), dataclasses.replace(OPEN, port=0))
+    running = threading.Thread(target=server.run)
+    running.start()
+    try:
+        with contextlib.ExitStack() as held:
+            for _ in range(60):
+                connection = held.enter_context(socket.socket())  # create_connection leads to the scene's victim
+                connection.connect(("127.0.0.1", server.effective_port))
+                connection.sendall(b"GET /predict HTTP/1.1\r\n")
+            until = time.monotonic() + 3.0
+            while len(server.active_channels) < 60 and time.monotonic() < until:
+                time.sleep(0.05)
+            return len(server.active_channels) == 60
+    finally:
+        server.close()
+        running.join()
+
+
+def _too_many_tasks(scene: Scene) -> bool:
+    """Whether more tasks get into Redis than may wait."""
+    with RedisServer() as server, queueing.connect(server.url) as redis:
+        jobs = queueing.Jobs(redis, limit=5)
+        requests = [Request(1, n, "boxlift-none-0", "none", (ImageRef("a.jpg", "image"),)) for n in range(20)]
+        with contextlib.suppress(QueueFullError):
+            jobs.submit(requests, interactive=False)
+        return sum(jobs.lengths().values()) > 5
+
+
+def _no_queue_limit(patch: pytest.MonkeyPatch) -> None:
+    begin = queueing.Jobs.__init__
+    patch.setattr(
+        queueing.Jobs, "__init__", lambda self, *given, **more: begin(self, *given, **more | {"limit": 1 << 30})
+    )
+
+
+def _shown_settings(scene: Scene) -> bool:
+    settings = Settings(
+        redis_url="redis://:in-url-s3cret@h/0",
+        redis_password="of-redis-s3cret",
+        studio_token="t0ken-s3cret",
+        basic_auth="me:login-s3cret",
+        webhook_secret="webhook-s3cret",
+    )
+    return "s3cret" in f"{settings} {settings!r} {[settings]}"
+
+
 ENTITIES = '<!DOCTYPE v [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;">]><View>&b;</View>'
 FILE = '<!DOCTYPE v [<!ENTITY f SYSTEM "file:///etc/hostname">]><View>&f;</View>'
 
@@ -139,17 +195,48 @@ def _any_xml(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(configs.defusedxml.ElementTree, "fromstring", lambda *given, **options: None)
 
 
-def logged(message: str, *, form: str = "text", secrets: tuple[str, ...] = ()) -> str:
-    """What a line of the log looks like."""
+def logged(message: str, *, form: str = "text", secrets: tuple[str, ...] = (), where: str = "both") -> str:
+    """What a line of the log looks like that has this text in its `message`, its `traceback` or both."""
     out = io.StringIO()
     handler = logging.StreamHandler(out)
     handler.setFormatter((logs.JsonFormatter if form == "json" else logs.TextFormatter)(secrets))
     try:
-        raise ValueError(f"in a traceback: {message}")
+        raise ValueError("nothing" if where == "message" else f"in a traceback: {message}")
     except ValueError as error:
-        record = logging.LogRecord("x", logging.ERROR, "", 0, "%s", (message,), (type(error), error, None))
+        told = "nothing" if where == "traceback" else message
+        record = logging.LogRecord("x", logging.ERROR, "", 0, "%s", (told,), (type(error), error, None))
     handler.emit(record)
     return out.getvalue()
+
+
+WHERE = ("message", "traceback")
+FORGED = "2026-01-31T00:00:00.000 INFO boxlift.worker all is well"
+
+
+def _forged(where: str, form: str) -> Callable[[Scene], bool]:
+    return lambda scene: FORGED in logged(f"http://h/\n{FORGED}\n", where=where, form=form).splitlines()
+
+
+def _commands(where: str, form: str) -> Callable[[Scene], bool]:
+    """Whether a terminal that shows the log would do something, or show letters in another order."""
+
+    def run(scene: Scene) -> bool:
+        text = logged("http://h/\x1b[2J \x9b2J \u202egpj.exe \u2066", where=where, form=form)
+        assert "gpj.exe" in text, "nothing was logged: nothing was tried"
+        return any(sign in text for sign in "\x1b\x9b\u202e\u2066")
+
+    return run
+
+
+def _no_escapes(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(logs, "_CONTROL", re.compile("(?!)"))
+    patch.setattr(logs, "_MARK", "")
+
+
+def _raw_json(patch: pytest.MonkeyPatch) -> None:
+    _no_escapes(patch)
+    dumps = logs.json.dumps
+    patch.setattr(logs.json, "dumps", lambda *given, **options: dumps(*given, **options).replace("\\n", "\n"))
 
 
 def _shown(form: str) -> Callable[[Scene], bool]:
@@ -186,6 +273,17 @@ ATTACKS = [
         _traceback,
         lambda patch: patch.setattr(application, "on_exception", lambda error: (str(error), 500)),
     ),
+    Attack(
+        "more connections than there are",
+        _too_many_at_once,
+        lambda patch: patch.setattr(serving, "CONNECTIONS", 1 << 20),
+    ),
+    Attack("more tasks than may wait", _too_many_tasks, _no_queue_limit),
+    Attack(
+        "settings that are shown",
+        _shown_settings,
+        lambda patch: patch.setattr(Settings, "__repr__", lambda self: repr(vars(self))),
+    ),
     Attack("entities in a labelling config", _read_config(ENTITIES), _any_xml),
     Attack("file in a labelling config", _read_config(FILE), _any_xml),
     Attack(
@@ -193,17 +291,12 @@ ATTACKS = [
         _read_config("<View>" + " " * (configs.MAX_CONFIG) + "</View>"),
         lambda patch: patch.setattr(configs, "MAX_CONFIG", 1 << 40),
     ),
-    Attack(
-        "forged line in the log",
-        lambda scene: (
-            "\n2026-01-31" in logged("http://h/\n2026-01-31T00:00:00 INFO all is well").partition("Error")[0]
-        ),
-        lambda patch: patch.setattr(logs, "_CONTROL", re.compile("(?!)")),
-    ),
-    Attack(
-        "commands to a terminal in the log",
-        lambda scene: "\x1b" in logged("http://h/\x1b[2J").partition("Error")[0],
-        lambda patch: patch.setattr(logs, "_CONTROL", re.compile("(?!)")),
+    *(Attack(f"forged line in a log's {where}", _forged(where, "text"), _no_escapes) for where in WHERE),
+    *(Attack(f"forged line in a log's {where} as json", _forged(where, "json"), _raw_json) for where in WHERE),
+    *(
+        Attack(f"commands to a terminal in a log's {where} as {form}", _commands(where, form), _no_escapes)
+        for where in WHERE
+        for form in ("text", "json")
     ),
     *(
         Attack(
