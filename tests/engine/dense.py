@@ -41,11 +41,11 @@ def cross_max(pool: nn.MaxPool2d, x: Tensor, x0: Tensor) -> Tensor:
         high, low = x[first].item(), x0[first0].item()
         assert high == out[channel, row, column].item()
         top = max(high, low)
-        for place, share in ((first, top - low), (first0, high - top)):
-            if share:
-                matrix[number, _flat(place, x)] += share / (x[place] - x0[place])
-        if high == low and x[first] == x0[first]:
-            matrix[number, _flat(first, x)] = 1  # nothing changed: the gradient
+        for place in places:
+            credit = (place == first) * (top - low) + (place == first0) * (high - top)
+            change = (x[place] - x0[place]).item()
+            gradient = float(place == first)
+            matrix[number, _flat(place, x)] = credit / change if change else gradient
     return matrix
 
 

@@ -41,6 +41,32 @@ def test_a_new_maximum_at_another_place_takes_what_is_above_the_old_one(dtype: t
         assert found.delta.item() == 0
 
 
+def _pairs_summed() -> nn.Conv2d:
+    """Sums of two neighbours, (1, 2k) → (1, k)."""
+    conv = nn.Conv2d(1, 1, (1, 2), stride=(1, 2), bias=False)
+    nn.init.ones_(conv.weight)
+    return conv
+
+
+@DTYPES
+@pytest.mark.parametrize("layers", [(), (nn.ReLU(),)], ids=["pool", "relu and pool"])
+@pytest.mark.parametrize("height", [1, 2])
+def test_a_maximum_in_which_nothing_changed_has_the_gradient(
+    dtype: torch.dtype, layers: tuple[nn.Module, ...], height: int
+) -> None:
+    """Sums [1, 0] of the image, [1, 3] of the reference: the second one takes the fall of the maximum from 3 to 1.
+
+    In the first one, the image's maximum, Δin = 0, so its multiplier is the local gradient, 1: its own inputs have
+    changed, by 2 and −2. In windows of two rows, where ReLU and pool are computed as one, the second row is low.
+    """
+    module = first_channel(_pairs_summed(), *layers, nn.MaxPool2d((height, 2)), nn.Flatten())
+    low = [[-5.0] * 4] * (height - 1)
+    found = attribute(module, [[2, -1, 0, 0], *low], [[0, 1, 3, 0], *low], dtype=dtype)
+    assert values(found.deeplift)[0] == pytest.approx([2, -2, -2, 0], abs=1e-6)
+    assert found.deeplift.sum(1)[0, 1:].count_nonzero() == 0
+    assert found.delta.abs().max() <= 1e-6
+
+
 @DTYPES
 def test_relu(dtype: torch.dtype) -> None:
     module = first_channel(nn.ReLU(), *weigh(1, 2, -1, 4))

@@ -73,9 +73,9 @@ def _agree(module: nn.Module, images: Tensor, reference: Tensor) -> float:
     """Asserts what holds for every network. Answers how far both DeepLIFT maps of float32 are apart.
 
     Distances are relative, of all images together: ‖found − right‖ / ‖right‖. In float64 the maps are the same. In
-    float32 the guided ones still are, but a secant between two values near zero is only as exact as those values,
-    which rounding spoils for captum as for us: what ours lack of the truth (float64) is about what captum's lack of
-    it. A few secants make most of either, so the two differ by chance.
+    float32 the guided ones still are, but a secant between two values near zero is only as exact as those values.
+    Where rounding spoils them it does so for captum as for us: what ours lack of the truth (float64) is about what
+    captum's lack of it. A few secants make most of either, so the two differ by chance.
     """
     images, reference = images.float(), reference.float()  # so that both formats hold the same numbers
     module = module.float()
@@ -84,27 +84,58 @@ def _agree(module: nn.Module, images: Tensor, reference: Tensor) -> float:
     for found, yardstick in zip(ours, right, strict=True):
         assert distance(found, yardstick) <= 1e-12
     assert distance(ours32[1], captum32[1]) <= 1e-6
-    assert distance(ours32[0], right[0]) <= 3 * distance(captum32[0], right[0])
+    assert distance(ours32[0], right[0]) <= 3 * distance(captum32[0], right[0]) + 1e-7
     return distance(ours32[0], captum32[0])
 
 
-@pytest.mark.parametrize("size", [24, 26], ids=["even pools", "odd pools"])
-def test_small_networks_agree_with_captum(size: int) -> None:
-    module = seeded(lambda: _small_vgg(norm=False))
-    assert _agree(module, noise(3, size, size), noise(1, size, size, seed=1) / 2) <= 1e-6
+def _on_a_grid(values: Tensor, limit: float) -> Tensor:
+    """Rounded to multiples of 1/4 in ±`limit`: sums of their products are exact in float32, in any order."""
+    return (values * 4).round().div(4).clamp(-limit, limit)
 
 
+@torch.no_grad()
+def _exact(norm: bool) -> nn.Module:
+    """A network whose activations have no rounding errors, so that what two engines differ by is their rules."""
+    module = seeded(lambda: _small_vgg(norm))
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d | nn.Linear):
+            part.weight.copy_(_on_a_grid(part.weight / part.weight.std() / 4, 0.5))
+            assert part.bias is not None
+            part.bias.copy_(_on_a_grid(part.bias * 8, 0.5))
+        if isinstance(part, nn.BatchNorm2d):
+            assert isinstance(part.running_mean, Tensor)
+            assert isinstance(part.running_var, Tensor)
+            part.eps = 0
+            part.running_var.fill_(1)
+            part.weight.copy_(part.weight.mul(2).round().clamp(1, 2) / 2)
+            part.running_mean.copy_(_on_a_grid(part.running_mean, 1))
+            part.bias.copy_(_on_a_grid(part.bias, 1))
+    return module
+
+
+@pytest.mark.parametrize("norm", [False, True], ids=["plain", "batch norms"])
 @pytest.mark.parametrize("size", [24, 26], ids=["even pools", "odd pools"])
-def test_batch_norms_agree_with_captum(size: int) -> None:
-    """In float32 captum's own distance to the truth is above 1e-6 here."""
-    module = seeded(lambda: _small_vgg(norm=True))
-    assert _agree(module, noise(3, size, size), noise(1, size, size, seed=1) / 2) <= 5e-6
+def test_small_networks_agree_with_captum(size: int, norm: bool) -> None:
+    """Values on a grid tie often, inside windows and between image and reference."""
+    images, reference = _on_a_grid(noise(3, size, size), 2), _on_a_grid(noise(1, size, size, seed=1) / 2, 1)
+    images[1, :, :, : size // 2] = reference[0, :, :, : size // 2]  # much of one image has not changed
+    assert _agree(_exact(norm), images, reference) <= 1e-6
+
+
+@pytest.mark.parametrize("norm", [False, True], ids=["plain", "batch norms"])
+def test_rounding_costs_us_no_more_than_captum(norm: bool) -> None:
+    """In float32 captum's own distance to the truth is above 1e-6 here, with batch norms more."""
+    module = seeded(lambda: _small_vgg(norm))
+    assert _agree(module, noise(3, 24, 24), noise(1, 24, 24, seed=1) / 2) <= 5e-6
 
 
 def test_vgg16_agrees_with_captum() -> None:
-    """In float32 captum's own distance to the truth is 8e-6 here, ours as well."""
-    images = noise(3, 48, 48)
-    assert _agree(build_random("vgg16"), images, torch.zeros(1, 3, 48, 48)) <= 2e-5
+    """In float32 captum's own distance to the truth is 8e-6 here, ours as well.
+
+    The reference is no constant one: that makes ties in every inner window, which rounding breaks by chance, and
+    not alike on all processors, as they do not add up a convolution in the same order.
+    """
+    assert _agree(build_random("vgg16"), noise(3, 48, 48), noise(1, 48, 48, seed=1) / 2) <= 2e-5
 
 
 def test_stock_captum_still_loses_the_pools_of_a_vgg() -> None:

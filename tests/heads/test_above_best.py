@@ -43,6 +43,8 @@ def colour(*values: float) -> Tensor:
         ((3.0, 1.0, 0.5), (1.0, 2.0, 0.0), (1.0, 0.0, 0.5)),
         # The maximum has fallen from 2 to 1: the reference's best takes it.
         ((1.0, 0.5, 0.25), (0.0, 2.0, 0.0), (0.0, -1.0, 0.25)),
+        # It has fallen, and what is now the best has not changed: no contribution, but the gradient goes on.
+        ((1.0, 0.5, 0.25), (1.0, 2.0, 0.0), (0.0, -1.0, 0.25)),
         # Nothing has changed but the further class.
         ((1.0, 0.5, -2.0), (1.0, 0.5, 1.0), (0.0, 0.0, -3.0)),
     ],
@@ -106,8 +108,10 @@ def test_captum_draws_the_same_maps_of_further_classes(name: str, network_of: Ca
     first = len(network.classes)
     images = torch.randn(2, 3, 64, 64, dtype=EXACT, generator=torch.Generator().manual_seed(4))
     rows, targets = torch.tensor([0, 0, 1]), torch.tensor([first, 1, first + 1])
+    # A constant reference makes ties in windows, which rounding breaks by chance.
+    reference = torch.randn(1, 3, 64, 64, dtype=EXACT, generator=torch.Generator().manual_seed(5)) / 2
     ours, theirs = (
-        engine(module, input_size=(64, 64), precision=EXACT, layers=network.layers[:1])(
+        engine(module, input_size=(64, 64), precision=EXACT, layers=network.layers[:1], reference=reference)(
             images, lambda _: (rows, targets)
         )
         for engine in (Attributor, CaptumAttributor)

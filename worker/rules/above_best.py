@@ -35,8 +35,8 @@ class AboveBest(nn.Module):
 class BestAdded(Nonlinear):
     """The rule of `AboveBest`: that of max pooling (cross-max) over one window of all C classes.
 
-    Record: (winner, share, best), (N, 1) each: the class that is credited, with which multiplier, and the image's
-    best class.
+    Record: (winner, share, best, beside), (N, 1) each: the class that is credited, with which multiplier, the
+    image's best class, and 1 where that has the gradient beside the winner, as image and reference agree in it.
     """
 
     classes: int
@@ -55,14 +55,20 @@ class BestAdded(Nonlinear):
         high, best = own.max(1, keepdim=True)
         high0, best0 = own0.max(1, keepdim=True)
         winner = torch.where(high >= high0, best, best0)
-        width = (own - own0).gather(1, winner)
+        change = own - own0
+        width = change.gather(1, winner)
         even = width == 0  # then so is the change of the maximum, and the local gradient counts
         share = torch.where(even, 1.0, (high - high0) / width.masked_fill(even, 1.0))
-        return self.forward(x), (winner, share.to(x.dtype), best)
+        beside = (high < high0) & (change.gather(1, best) == 0)
+        return self.forward(x), (winner, share.to(x.dtype), best, beside.to(x.dtype))
 
     def backward(self, method: Method, signal: Tensor, record: Record, shape: Size) -> Tensor:
-        winner, share, best = record
+        winner, share, best, beside = record
         further = signal[:, self.classes :]
         total = further.sum(1, keepdim=True)
-        place, credit = (winner, total * share) if method == "deeplift" else (best, total)
-        return torch.cat([signal[:, : self.classes].scatter_add(1, place, credit), further], 1)
+        own = signal[:, : self.classes]
+        if method == "deeplift":
+            own = own.scatter_add(1, winner, total * share).scatter_add(1, best, total * beside)
+        else:
+            own = own.scatter_add(1, best, total)
+        return torch.cat([own, further], 1)

@@ -23,12 +23,14 @@ class MaxPool(Nonlinear):
     """Max pooling with any kernel, stride, padding and dilation; windows may overlap.
 
     Cross-max: with m = max(out, out₀) the share m − out₀ is credited to the image's maximum and out − m to the
-    reference's, so each window credits exactly one of its inputs, its *winner*: the image's maximum where
-    out ≥ out₀, else the reference's. The winner's multiplier, its *share*, is (out − out₀) / Δin in [0, 1]; where
-    image and reference agree there it is the local gradient, 1.
+    reference's, so each window credits one of its inputs, its *winner*: the image's maximum where out ≥ out₀, else
+    the reference's. The winner's multiplier, its *share*, is (out − out₀) / Δin in [0, 1]. An input in which image
+    and reference agree has the local gradient as its multiplier instead: 1 if it is the image's maximum, also
+    beside a winner.
 
     Inside a window inputs are counted row by row; the first of equal ones is the maximum. Record: (winner, share,
-    first), each shaped as the output: the counts of the winner and of the image's maximum, and the share.
+    first, beside), each shaped as the output: the counts of the winner and of the image's maximum, the share, and
+    ones where the image's maximum has the gradient beside the winner.
     Signals are added up input by input, so nothing is lost where windows overlap.
     """
 
@@ -55,18 +57,20 @@ class MaxPool(Nonlinear):
         lost = 1 - won
         winner = (first * won).addcmul_(first0, lost)
         # The winner's input is the larger output's own maximum; what the other image has there must be looked up.
-        other = self._look_up(x0, first).mul_(won).addcmul_(self._look_up(x, first0), lost)
+        other = self._look_up(x0, first)
+        beside = torch.eq(other, out, out=torch.empty_like(out)).mul_(lost)
+        other.mul_(won).addcmul_(self._look_up(x, first0), lost)
         high, low = torch.maximum(out, out0), torch.minimum(out, out0)
         wide = torch.promote_types(x.dtype, torch.float32)
         width = (high.to(wide) - other).add_(_FLOOR)
         share = (high.to(wide) - low).add_(_FLOOR).div_(width).to(x.dtype)
-        return out, (winner, share, first)
+        return out, (winner, share, first, beside)
 
     def backward(self, method: Method, signal: Tensor, record: Record, shape: Size) -> Tensor:
-        winner, share, first = record
+        winner, share, first, beside = record
         if method == "deeplift":
-            return self._spread(signal * share, winner, shape)
-        return self._spread(signal, first, shape)
+            return self._spread(shape, (signal * share, winner), (signal * beside, first))
+        return self._spread(shape, (signal, first))
 
     def _size(self, shape: Size | Sequence[int]) -> Pair:
         """Height and width of the output."""
@@ -132,7 +136,9 @@ class MaxPool(Nonlinear):
             found.addcmul_(view, torch.eq(count, place, out=there))
         return found
 
-    def _spread(self, signal: Tensor, count: Tensor, shape: Size) -> Tensor:
+    def _spread(self, shape: Size, *parts: tuple[Tensor, Tensor]) -> Tensor:
+        """Adds up, input by input, each signal at the place of its window that a count names."""
+        signal, _ = parts[0]
         left, right, top, bottom = self._frame(shape)
         height, width = shape[-2:]
         framed = torch.zeros(
@@ -145,7 +151,8 @@ class MaxPool(Nonlinear):
         size = (signal.shape[-2], signal.shape[-1])
         there = torch.empty_like(signal)
         for place, view in enumerate(self._views(framed, size)):
-            view.addcmul_(signal, torch.eq(count, place, out=there))
+            for part, count in parts:
+                view.addcmul_(part, torch.eq(count, place, out=there))
         return framed[..., top : top + height, left : left + width]
 
 

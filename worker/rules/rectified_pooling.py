@@ -19,9 +19,10 @@ _FLOOR = 1e-30
 class RectifiedMaxPool(Nonlinear):
     """max(x, 0) over windows of 2×2 that do not overlap; height and width are even.
 
-    The multiplier of both steps together at a window's winner (see `MaxPool`) is Δout / Δx there, zero elsewhere:
-    the inner Δ cancels. As windows do not overlap it is one factor for each input. Record: (factor, mask), both
-    shaped as the input; the mask is 1 at the image's maximum where that is positive.
+    The multiplier of both steps together at a window's winner (see `MaxPool`) is Δout / Δx there: the inner Δ
+    cancels. It is 1 at an image's maximum that equals the reference there, and zero elsewhere. As windows do not
+    overlap it is one factor for each input. Record: (factor, mask), both shaped as the input; the mask is 1 at the
+    image's maximum where that is positive.
     The reference is kept as (out₀, x₀, its mask).
     """
 
@@ -127,18 +128,24 @@ def _cross_max(
     x0: Tensor,
     mask0: Tensor,
 ) -> None:
-    """Fills `factor` with |Δout| / |Δx| at each window's winner: the image's maximum where out ≥ out₀."""
+    """Fills `factor` with |Δout| / |Δx| at each window's winner: the image's maximum where out ≥ out₀.
+
+    Beside a winner the image's maximum has the gradient, 1, if the reference has the same value there.
+    """
     change = torch.sub(out, out0, out=scratch("change", out.shape))
     size = torch.abs(change, out=scratch("size", out.shape)).add_(_FLOOR)
     won = torch.ge(change, 0, out=change).mul_(size)
     lost = torch.sub(size, won, out=scratch("lost", out.shape))
     width = torch.sub(x, x0, out=scratch("width", x.shape)).abs_()
+    # Credited where out < out₀: the reference's maximum, and the image's where nothing changed.
+    losers = torch.eq(width, 0, out=scratch("losers", x.shape))
+    torch.addcmul(mask0, mask, losers, out=losers)
     windows = _windows(width)
-    # At a winner |Δx| ≥ |Δout|; where both are zero the quotient is 1, the gradient.
+    # At a winner |Δx| ≥ |Δout|; where both are zero, or Δx alone is, the quotient is 1, the gradient.
     torch.maximum(windows, _spread(size), out=windows)
     target = _windows(factor)
     torch.mul(_windows(mask), _spread(won), out=target)
-    target.addcmul_(_windows(mask0), _spread(lost))
+    target.addcmul_(_windows(losers), _spread(lost))
     factor.div_(width)
 
 
