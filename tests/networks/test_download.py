@@ -116,10 +116,10 @@ def test_a_server_that_falls_silent_is_given_up(
 def test_two_processes_share_one_download(server: FileServer, tmp_path: Path) -> None:
     server.pause_after = 300_000
     both = [_process(server, tmp_path / NAME) for _ in range(2)]
-    assert server.paused.wait(60)
+    assert server.paused.wait(600)
     server.go_on.set()
     for process in both:
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=600)
         assert (process.returncode, out) == (0, "done\n"), err
     assert server.started == 1
     assert (tmp_path / NAME).read_bytes() == server.content
@@ -131,9 +131,9 @@ def test_a_killed_download_leaves_no_broken_file_and_the_next_one_cleans_up(
 ) -> None:
     server.pause_after = 300_000
     process = _process(server, tmp_path / NAME)
-    assert server.paused.wait(60)
+    assert server.paused.wait(600)
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=600)
     assert NAME not in _files(tmp_path)
     assert len(_files(tmp_path)) == 1, "the part that had arrived"
     server.go_on.set()
