@@ -24,6 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from worker.errors import NetworkError, UnsupportedLayerError
+from worker.graphs import LayerTracer, operation
+from worker.rules.table import pair
 
 Purpose = Literal["deeplift", "guided"]
 
@@ -38,18 +40,37 @@ TRANSPARENT = (
 NONLINEAR = (nn.ReLU, nn.ReLU6, nn.ELU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.MaxPool2d)
 """Modules that get captum's rule, or are rewritten so that they do."""
 
-ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_", operator.sub, torch.sub, "sub")
-PRODUCTS = (operator.mul, operator.imul, torch.mul, "mul", operator.truediv, torch.div, "div")
+ADDITIONS = (operator.add, torch.add, "add", operator.sub, torch.sub, "sub")
+PRODUCTS = (operator.mul, torch.mul, "mul")
 """Transparent where all but one factor is a number."""
+QUOTIENTS = (operator.truediv, torch.div, "div")
+"""Transparent where the divisor is a number."""
+IN_PLACE: Mapping[Any, Callable[..., Any]] = {
+    operator.iadd: torch.add,
+    "add_": torch.add,
+    operator.isub: torch.sub,
+    "sub_": torch.sub,
+    operator.imul: torch.mul,
+    "mul_": torch.mul,
+    operator.itruediv: torch.div,
+    "div_": torch.div,
+}
+"""Functions that overwrite their first argument → those that do not."""
 SHAPING = (
-    torch.cat, torch.flatten, torch.reshape, torch.permute, torch.transpose, torch.squeeze, torch.unsqueeze,
-    torch.chunk, torch.split, torch.mean, torch.sum, operator.getitem, F.avg_pool2d, F.adaptive_avg_pool2d, F.pad,
-    F.interpolate, "flatten", "view", "reshape", "permute", "transpose", "squeeze", "unsqueeze", "contiguous",
-    "chunk", "split", "mean", "sum",
+    torch.cat, torch.concat, torch.flatten, torch.reshape, torch.permute, torch.transpose, torch.squeeze,
+    torch.unsqueeze, torch.chunk, torch.split, torch.mean, torch.sum, operator.getitem, F.avg_pool2d,
+    F.adaptive_avg_pool2d, F.pad, F.interpolate, "flatten", "view", "reshape", "permute", "transpose", "squeeze",
+    "unsqueeze", "contiguous", "chunk", "split", "mean", "sum",
 )  # fmt: skip
 DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d)
 PLAIN = ("size", "dim", getattr)
 """Calls that answer shapes, not activations."""
+VIEWS = (
+    torch.flatten, torch.reshape, torch.permute, torch.transpose, torch.squeeze, torch.unsqueeze, torch.chunk,
+    torch.split, operator.getitem, "flatten", "view", "reshape", "permute", "transpose", "squeeze", "unsqueeze",
+    "contiguous", "chunk", "split", nn.Flatten, nn.Unflatten, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Identity,
+)  # fmt: skip
+"""Functions, methods and modules whose result may lie in their argument's memory."""
 
 
 def _max_pool(
@@ -66,7 +87,7 @@ def _max_pool(
 
 
 CALLS: Mapping[Any, Callable[..., nn.Module]] = {
-    **dict.fromkeys((F.relu, torch.relu, "relu", "relu_"), nn.ReLU),
+    **dict.fromkeys((F.relu, torch.relu, torch.relu_, "relu", "relu_"), nn.ReLU),
     F.relu6: nn.ReLU6,
     F.elu: nn.ELU,
     F.leaky_relu: nn.LeakyReLU,
@@ -113,9 +134,9 @@ class SeparateWindows(nn.Module):
     def __init__(self, pool: nn.MaxPool2d) -> None:
         super().__init__()
         self.kernel, self.padding, self.dilation = (
-            _pair(value) for value in (pool.kernel_size, pool.padding, pool.dilation)
+            pair(value) for value in (pool.kernel_size, pool.padding, pool.dilation)
         )
-        self.stride = _pair(pool.stride or pool.kernel_size)
+        self.stride = pair(pool.stride or pool.kernel_size)
         self.ceil_mode = pool.ceil_mode
         self.pool = nn.MaxPool2d((self.kernel[0] * self.kernel[1], 1))
 
@@ -145,28 +166,27 @@ def rewritten(
 ) -> tuple[fx.GraphModule, dict[str, nn.Module]]:
     """The copy, and for each module path in `layers` the module of the copy that returns its output.
 
-    Raises UnsupportedLayerError that names a layer whose rule captum lacks, or that stands for a module which
-    cannot be traced; NetworkError for an inner layer that the network lacks.
+    Raises UnsupportedLayerError that names a layer whose rule captum lacks, or that
+    stands for a module which cannot be traced; NetworkError for an inner layer that the network lacks, or that
+    does not lead to the logits.
     """
     root = _twin(module, device, dtype)
-    tracer = _Tracer()
-    try:
-        graph = tracer.trace(root)
-    except Exception as error:  # noqa: BLE001 - forward code of any kind may fail in any way
-        raise UnsupportedLayerError(
-            f"{type(module).__name__} cannot be traced ({error}): its forward code must not depend on values"
-        ) from None
+    tracer = LayerTracer(TRANSPARENT + NONLINEAR)
+    graph = tracer.graph_of(root)
     unknown = [name for name in layers if name not in tracer.returned]
     if unknown:
         raise NetworkError(f"no layer {unknown[0]!r} in the network: its layers are {', '.join(tracer.returned)}")
     modules = dict(root.named_modules(remove_duplicate=False))
     model = fx.GraphModule(root, graph, type(module).__name__)
     replaced = _Writer(model, modules, purpose, type(module).__name__).write()
+    leading = _leading(model.graph)
     taps = {}
     for number, name in enumerate(layers):
         node = tracer.returned[name]
         while node in replaced:
             node = replaced[node]
+        if node not in leading:
+            raise NetworkError(f"layer {name!r} does not lead to the logits: it has no contributions to them")
         taps[name] = _tap(model, node, f"inner_{number}")
     model.graph.lint()
     model.recompile()
@@ -174,23 +194,14 @@ def rewritten(
     return model.eval(), taps
 
 
-class _Tracer(fx.Tracer):
-    """Looks into every module that is not torch's own, and notes what each returned last."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.returned: dict[str, fx.Node] = {}
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return type(m) in TRANSPARENT + NONLINEAR or super().is_leaf_module(m, module_qualified_name)
-
-    def call_module(
-        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        value = super().call_module(m, forward, args, kwargs)
-        if isinstance(value, fx.Proxy):
-            self.returned[self.path_of_module(m)] = value.node
-        return value
+def _leading(graph: fx.Graph) -> set[fx.Node]:
+    """Everything that the graph's output comes from."""
+    nodes = list(graph.nodes)
+    leading = {node for node in nodes if node.op == "output"}
+    for node in reversed(nodes):
+        if node in leading:
+            leading.update(node.all_input_nodes)
+    return leading
 
 
 class _Writer:
@@ -202,12 +213,16 @@ class _Writer:
         self.purpose = purpose
         self.name = name
         self.plain: set[fx.Node] = set()
+        self.memory: dict[fx.Node, fx.Node] = {}  # what may lie in another's memory → the first one there
         self.replaced: dict[fx.Node, fx.Node] = {}
         self.count = 0
 
     def write(self) -> dict[fx.Node, fx.Node]:
         """Nodes that are no more → those that stand for them."""
         for node in list(self.model.graph.nodes):
+            if self._is_view(node):
+                source = node.all_input_nodes[0]
+                self.memory[node] = self.memory.get(source, source)
             if node.op == "call_module":
                 self._module(node, self.modules[str(node.target)])
             elif node.op in ("call_function", "call_method"):
@@ -216,7 +231,15 @@ class _Writer:
                 self.plain.add(node)
         return self.replaced
 
+    def _is_view(self, node: fx.Node) -> bool:
+        kind = type(self.modules[str(node.target)]) if node.op == "call_module" else node.target
+        return kind in VIEWS and bool(node.all_input_nodes)
+
     def _module(self, node: fx.Node, module: nn.Module) -> None:
+        if isinstance(module, nn.MaxPool2d) and module.return_indices:
+            raise self._unsupported(str(node.target), "MaxPool2d that answers indices")
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and module.running_mean is None:
+            raise self._unsupported(str(node.target), f"{type(module).__name__} without running statistics")
         if type(module) in NONLINEAR:
             self._nonlinear(node, module)
         elif type(module) not in TRANSPARENT:
@@ -224,7 +247,7 @@ class _Writer:
 
     def _call(self, node: fx.Node) -> None:
         target = node.target
-        name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
+        name = operation(node)
         if all(argument in self.plain for argument in node.all_input_nodes) or target in PLAIN:
             self.plain.add(node)
         elif target in CALLS:
@@ -239,17 +262,26 @@ class _Writer:
             self._nonlinear(node, module, inplace=bool(node.kwargs.get("inplace")) or name.endswith("_"))
         elif target in DROPOUTS:
             self._stand_in(node, node.all_input_nodes[0])
-        elif target in ADDITIONS:
-            if target in (operator.iadd, "add_"):
-                with self.model.graph.inserting_before(node):
-                    self._stand_in(
-                        node, self.model.graph.call_function(torch.add, node.args, node.kwargs), alias=True
-                    )
-        elif target in PRODUCTS:
-            if sum(argument not in self.plain for argument in node.all_input_nodes) > 1:
-                raise self._unsupported(name, "a product of activations")
+        elif target in IN_PLACE:
+            with self.model.graph.inserting_before(node):
+                new = self.model.graph.call_function(IN_PLACE[target], node.args, node.kwargs)
+            self._linear(new, name)
+            self._stand_in(node, new, alias=True)
+        elif target in ADDITIONS + PRODUCTS + QUOTIENTS:
+            self._linear(node, name)
         elif target not in SHAPING:
             raise self._unsupported(name, "a function")
+
+    def _linear(self, node: fx.Node, name: str) -> None:
+        """Refuses arithmetic that is not linear in the activations together."""
+        if node.target in ADDITIONS:
+            return
+        if sum(argument not in self.plain for argument in node.all_input_nodes) > 1:
+            raise self._unsupported(name, "a product of activations")
+        if node.target in QUOTIENTS:
+            divisor = node.args[1] if len(node.args) > 1 else node.kwargs.get("other")
+            if (isinstance(divisor, fx.Node) and divisor not in self.plain) or node.kwargs.get("rounding_mode"):
+                raise self._unsupported(name, "a division by activations, or a rounded one")
 
     def _nonlinear(self, node: fx.Node, module: nn.Module, *, inplace: bool = False) -> None:
         inplace = inplace or bool(getattr(module, "inplace", False))
@@ -278,10 +310,19 @@ class _Writer:
         if alias:
             after = False
             source = node.all_input_nodes[0]
+            place = self.memory.get(source, source)
+            sharing = {place} | {view for view, first in self.memory.items() if first is place}
             for reader in list(self.model.graph.nodes):
                 after = after or reader is node
-                if after and reader is not node and source in reader.all_input_nodes:
+                if not after or reader is node:
+                    continue
+                if source in reader.all_input_nodes:
                     reader.replace_input_with(source, new)
+                if sharing.intersection(reader.all_input_nodes):
+                    raise UnsupportedLayerError(
+                        f"layer {node.name!r} ({operation(node)}) of {self.name} works in place on memory that "
+                        f"{reader.name!r} reads under another name afterwards: have it work out of place"
+                    )
         node.replace_all_uses_with(new)
         self.model.graph.erase_node(node)
         self.replaced[node] = new
@@ -322,10 +363,6 @@ def _twin(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Mod
 
 def _is_tiling(pool: nn.MaxPool2d) -> bool:
     """Whether every input lies in one window at most, and none is padding."""
-    kernel, stride = _pair(pool.kernel_size), _pair(pool.stride or pool.kernel_size)
-    whole = _pair(pool.padding) == (0, 0) and _pair(pool.dilation) == (1, 1) and not pool.ceil_mode
+    kernel, stride = pair(pool.kernel_size), pair(pool.stride or pool.kernel_size)
+    whole = pair(pool.padding) == (0, 0) and pair(pool.dilation) == (1, 1) and not pool.ceil_mode
     return whole and all(s >= k for s, k in zip(stride, kernel, strict=True))
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (value[0], value[1])

@@ -8,6 +8,7 @@ first image's gradient for every one of them where activation and reference agre
 from __future__ import annotations
 
 import contextlib
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 
@@ -16,13 +17,15 @@ from captum.attr import DeepLift, GuidedBackprop
 from torch import Tensor, nn
 
 from worker.attribution import Attribution, Choice
+from worker.attribution.choosing import check_images, chosen
 from worker.attribution.devices import all_digits
 from worker.attribution.reference import blurred, constant_reference
+from worker.captum_checks import check_images_apart
 from worker.captum_copy import rewritten
 
 
 class CaptumAttributor:
-    """Maps by captum. The module is read, never changed.
+    """Maps by captum. The module is read, never changed. Calls from several threads wait for each other.
 
     Args:
         module: maps (N, 3, H, W) to logits (N, C).
@@ -33,8 +36,8 @@ class CaptumAttributor:
         device: where to compute; None for where the module is.
 
     Raises:
-        UnsupportedLayerError: captum lacks a rule for a layer; names it.
-        NetworkError: an unknown inner layer.
+        UnsupportedLayerError: captum lacks a rule for a layer, or it mixes images; names it.
+        NetworkError: an inner layer that is unknown or does not lead to the logits.
     """
 
     def __init__(
@@ -61,51 +64,49 @@ class CaptumAttributor:
             module, "deeplift", device=self.device, dtype=self.precision, layers=layers
         )
         guided, _ = rewritten(module, "guided", device=self.device, dtype=self.precision)
+        noise = torch.randn(2, 3, *self.input_size, generator=torch.Generator().manual_seed(0))
+        check_images_apart(self._module, noise.to(self.device, self.precision))
         self._deeplift = DeepLift(self._module)
         self._guided = GuidedBackprop(guided)
+        self._busy = threading.Lock()
 
     def __call__(self, images: Tensor, choose: Choice) -> Attribution:
         """Maps for the chosen classes of the images; arguments and result as for `Attributor`."""
-        if images.dim() != 4 or tuple(images.shape[1:]) != (3, *self.input_size):
-            expected = f"(N, 3, {self.input_size[0]}, {self.input_size[1]})"
-            raise ValueError(f"images have shape {tuple(images.shape)}, not {expected}")
-        with all_digits(self.device):
+        check_images(images, self.input_size)
+        with self._busy, all_digits(self.device):
             return self._run(images, choose)
 
     def _run(self, images: Tensor, choose: Choice) -> Attribution:
-        images = images.to(self.device, self.precision)
+        wide = torch.promote_types(self.precision, torch.float32)
+        images = images.to(self.device, self.precision).contiguous()  # a network may ask for a view of them
         references = blurred(images) if self._constant is None else self._constant
         with torch.no_grad():
-            logits = self._module(images)
-            logits0 = self._module(references)
-        if isinstance(choose, Tensor):
-            rows, targets = torch.arange(len(images)), choose
-        else:
-            rows, targets = choose(logits)
-        rows, targets = rows.to(self.device, torch.int64), targets.to(self.device, torch.int64)
-        if rows.dim() != 1 or rows.shape != targets.shape or not len(rows):
-            raise ValueError(
-                f"rows {tuple(rows.shape)} and classes {tuple(targets.shape)} must be equal, not empty"
-            )
+            logits, logits0 = self._module(images).to(wide), self._module(references.contiguous()).to(wide)
+        rows, targets = chosen(choose, logits)
         places = rows if len(references) > 1 else torch.zeros_like(rows)
-        found = [
-            self._row(images[row : row + 1], references[place : place + 1], target)
-            for row, place, target in zip(rows.tolist(), places.tolist(), targets.tolist(), strict=True)
-        ]
-        deeplift = torch.cat([maps[0] for maps in found])
-        change = logits[rows, targets] - logits0[places, targets]
+        deeplift = torch.empty((len(rows), *images.shape[1:]), dtype=wide, device=self.device)
+        guided = torch.empty_like(deeplift)
+        inner: dict[str, list[Tensor]] = {name: [] for name in self._taps}
+        for number, (row, place, target) in enumerate(
+            zip(rows.tolist(), places.tolist(), targets.tolist(), strict=True)
+        ):
+            deeplift[number], guided[number], seen = self._row(
+                images[row : row + 1], references[place : place + 1].contiguous(), target
+            )
+            for name, contributions in zip(self._taps, seen, strict=True):
+                inner[name].append(contributions)
         return Attribution(
             logits=logits,
             rows=rows,
             targets=targets,
             deeplift=deeplift,
-            guided=torch.cat([maps[1] for maps in found]),
-            layers={name: torch.cat([maps[2][number] for maps in found]) for number, name in enumerate(self._taps)},
-            delta=deeplift.sum((1, 2, 3)) - change,
+            guided=guided,
+            layers={name: torch.cat(parts).to(wide) if parts else deeplift[:, 0] for name, parts in inner.items()},
+            delta=deeplift.sum((1, 2, 3)) - (logits[rows, targets] - logits0[places, targets]),
         )
 
     def _row(self, image: Tensor, reference: Tensor, target: int) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """(1, 3, H, W) twice, and (1, h, w) for each inner layer."""
+        """(3, H, W) twice, and (1, h, w) for each inner layer."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # captum announces its hooks on every call
             image = image.clone().requires_grad_()
@@ -113,7 +114,7 @@ class CaptumAttributor:
                 deeplift = self._deeplift.attribute(image, reference, target=target)
             guided = self._guided.attribute(image, target=target)
         inner = [_contributions(*seen[name]) for name in self._taps]
-        return deeplift.detach(), guided.detach(), inner
+        return deeplift.detach()[0], guided.detach()[0], inner
 
     @contextlib.contextmanager
     def _watching(self) -> Iterator[dict[str, list[Tensor]]]:

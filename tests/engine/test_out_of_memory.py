@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -22,21 +23,26 @@ class SmallMemory:
     def __init__(self, most: int) -> None:
         self.most = most
         self.sizes: list[int] = []
+        self.error: RuntimeError = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     def __call__(self, plan: object, images: Tensor, *args: object) -> object:
         self.sizes.append(len(images))
         if len(images) > self.most:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            raise self.error
         return run_forward(plan, images, *args)  # type: ignore[arg-type]
 
 
-@pytest.fixture
-def attributor() -> Attributor:
-    module = seeded(
+@pytest.fixture(scope="module")
+def module() -> nn.Module:
+    return seeded(
         lambda: nn.Sequential(
             nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64, 4)
         )
     )
+
+
+@pytest.fixture
+def attributor(module: nn.Module) -> Attributor:
     return Attributor(module, input_size=(8, 8), precision=EXACT, chunk=8)
 
 
@@ -82,3 +88,42 @@ def test_gives_up_where_one_image_is_too_much(attributor: Attributor, shrink: Ca
     assert memory.sizes == [6, 4, 2, 1]
     memory.most = 8  # another program has ended: works again
     assert attributor(noise(1, 8, 8), CLASSES[:1]).deeplift.shape == (1, 3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    ],
+)
+def test_libraries_that_lack_memory_say_so_in_their_own_words(
+    attributor: Attributor, shrink: Callable[[int], SmallMemory], words: str
+) -> None:
+    memory = shrink(3)
+    memory.error = RuntimeError(words)
+    assert attributor(noise(6, 8, 8), CLASSES).deeplift.shape == (6, 3, 8, 8)
+    assert memory.sizes == [6, 4, 2, 2, 2]
+
+
+def test_other_errors_are_no_lack_of_memory(attributor: Attributor, shrink: Callable[[int], SmallMemory]) -> None:
+    memory = shrink(0)
+    memory.error = RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED")
+    with pytest.raises(RuntimeError, match="EXECUTION_FAILED"):
+        attributor(noise(6, 8, 8), CLASSES)
+    assert memory.sizes == [6]
+
+
+def test_attributors_that_share_layers_share_what_they_learned_and_let_go(
+    module: nn.Module, attributor: Attributor, shrink: Callable[[int], SmallMemory]
+) -> None:
+    other = Attributor(module, input_size=(8, 8), precision=EXACT, chunk=8, like=attributor)
+    attributor(noise(6, 8, 8), CLASSES)
+    held = [weakref.ref(part) for parts in other._shared.workspace._free.values() for part in parts]
+    assert held
+    memory = shrink(2)
+    attributor(noise(6, 8, 8, seed=1), CLASSES)
+    assert not any(part() is not None for part in held), "the other one still holds what was to be let go"
+    memory.sizes.clear()
+    other(noise(6, 8, 8), CLASSES)
+    assert memory.sizes == [2, 2, 2]

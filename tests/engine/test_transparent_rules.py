@@ -24,6 +24,7 @@ LAYERS = {
     "all at once": lambda: nn.Conv2d(4, 4, (2, 3), stride=(1, 2), dilation=2, padding=(1, 2), groups=2),
     "more padding than kernel": lambda: nn.Conv2d(4, 2, 1, padding=2),
     "valid": lambda: nn.Conv2d(4, 2, 3, padding="valid"),
+    "same": lambda: nn.Conv2d(4, 2, (3, 5), padding="same", dilation=(2, 1)),
     "norm": lambda: nn.BatchNorm2d(4),
     "norm alone": lambda: nn.BatchNorm2d(4, affine=False),
     "mean pool": lambda: nn.AvgPool2d(2),
@@ -70,10 +71,13 @@ def test_a_transparent_rule_is_the_jacobian(name: str, layout: torch.memory_form
 CALLS = {
     "add": (torch.add, lambda a, b: ((a, b), {}), ((2, 4, 3, 3), (2, 4, 3, 3))),
     "cat": (torch.cat, lambda a, b: (([a, b],), {"dim": 1}), ((2, 4, 3, 3), (2, 2, 3, 3))),
+    "concat": (torch.concat, lambda a, b: (([a, b], 2), {}), ((2, 4, 3, 3), (2, 4, 2, 3))),
     "cat from behind": (torch.cat, lambda a, b: (([a, b], -1), {}), ((2, 4, 3, 3), (2, 4, 3, 5))),
     "mean": (torch.mean, lambda a: ((a, (2, 3)), {}), ((2, 4, 3, 5),)),
     "mean that keeps": ("mean", lambda a: ((a,), {"dim": [-1, 1], "keepdim": True}), ((2, 4, 3, 5),)),
     "view": ("view", lambda a: ((a, 2, -1), {}), ((2, 4, 3, 5),)),
+    "view of any number": ("view", lambda a: ((a, -1, 60), {}), ((2, 4, 3, 5),)),
+    "reshape": (torch.reshape, lambda a: ((a, (-1, 60)), {}), ((2, 4, 3, 5),)),
 }
 
 
@@ -110,7 +114,7 @@ def test_a_batch_norm_becomes_part_of_the_convolution() -> None:
     torch.testing.assert_close(folded(first, second).forward(x), norm(conv(x)), rtol=0, atol=1e-12)
 
 
-PACKED = [name for name in LAYERS if isinstance(LAYERS[name](), nn.Conv2d) and name != "valid"]
+PACKED = [name for name in LAYERS if isinstance(LAYERS[name](), nn.Conv2d) and name not in ("valid", "same")]
 
 
 @pytest.mark.skipif(not can_pack(torch.float32, torch.device("cpu")), reason="this processor's torch has no oneDNN")

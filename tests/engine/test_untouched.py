@@ -12,6 +12,7 @@ from tiny import EXACT, noise, seeded
 from torch import Tensor, nn
 
 from worker.attribution import Attributor
+from worker.captum_engine import CaptumAttributor
 from worker.errors import NetworkError, UnsupportedLayerError
 
 
@@ -125,6 +126,8 @@ UNKNOWN: dict[str, tuple[nn.Module, str]] = {
     "a mean of the images": (_Odd(lambda x: x.mean((0, 1), keepdim=True)), "mean"),
     "depends on values": (_Odd(lambda x: x if x.sum() > 0 else x.relu()), "cannot be traced"),
     "raises": (_Odd(lambda x: 1 / 0), "cannot be traced"),  # type: ignore[arg-type, return-value]
+    "uneven padding": (nn.Conv2d(4, 4, 2, padding="same"), r"'odd' \(Conv2d\)"),
+    "other shape": (_Odd(lambda x: x.view(-1, 64, 2, 2)), "view"),
     "too small": (nn.MaxPool2d(50), "does not take input of size 8×8"),
 }
 
@@ -137,6 +140,108 @@ def test_a_layer_without_a_rule_is_named_and_nothing_is_left(name: str) -> None:
     with pytest.raises(UnsupportedLayerError, match=message):
         Attributor(module, input_size=(8, 8))
     _same(_state(module), before)
+
+
+class _Views(nn.Module):
+    """Works in place on what another name still stands for."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.conv, self.head, self.relu = nn.Conv2d(3, 2, 3, padding=1), nn.Linear(128, 3), nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        match self.kind:
+            case "sum":
+                y = x
+                y += x.relu()
+                return self.head(x.flatten(1))
+            case "flat":
+                flat = torch.flatten(x, 1)
+                F.relu(flat, inplace=True)
+                return self.head(x.flatten(1))
+            case "round":
+                flat = x.view(-1, 128)
+                self.relu(x)
+                return self.head(flat)
+            case _:
+                flat = self.relu(torch.flatten(x, 1))  # nobody reads x any more
+                return self.head(flat)
+
+
+@pytest.mark.parametrize("engine", [Attributor, CaptumAttributor])
+@pytest.mark.parametrize("kind", ["sum", "harmless"])
+def test_what_works_in_place_changes_all_its_names(kind: str, engine: type[Attributor]) -> None:
+    module, images = seeded(lambda: _Views(kind)), noise(2, 8, 8)
+    found = engine(module, input_size=(8, 8), precision=EXACT)(images, torch.tensor([0, 1]))
+    with torch.no_grad():
+        torch.testing.assert_close(found.logits, module(images.clone()), rtol=0, atol=1e-12)
+    assert found.delta.abs().max() <= 1e-12
+
+
+@pytest.mark.parametrize("engine", [Attributor, CaptumAttributor])
+@pytest.mark.parametrize("kind", ["flat", "round"])
+def test_working_in_place_on_shared_memory_is_refused(kind: str, engine: type[Attributor]) -> None:
+    with pytest.raises(UnsupportedLayerError, match=r"layer 'relu' .*works in place on memory"):
+        engine(seeded(lambda: _Views(kind)), input_size=(8, 8), precision=EXACT)
+
+
+class _Fork(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.aside = nn.Conv2d(3, 2, 3), nn.Conv2d(3, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.aside(x)
+        return self.conv(x).mean((2, 3))
+
+
+@pytest.mark.parametrize("engine", [Attributor, CaptumAttributor])
+def test_an_inner_layer_that_does_not_lead_to_the_logits_is_named(engine: type[Attributor]) -> None:
+    with pytest.raises(NetworkError, match="layer 'aside' does not lead to the logits"):
+        engine(seeded(_Fork), input_size=(8, 8), layers=["aside"])
+
+
+def test_no_images_are_refused() -> None:
+    for engine in (Attributor, CaptumAttributor):
+        attributor = engine(seeded(_Net), input_size=(8, 8), precision=EXACT)
+        with pytest.raises(ValueError, match="there are no images"):
+            attributor(noise(0, 8, 8), torch.empty(0, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("kind", [Attributor, CaptumAttributor])
+def test_an_exception_on_the_way_back_leaves_everything_usable(
+    kind: type[Attributor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = seeded(_Twice)
+    before = _state(module)
+    engine = kind(module, input_size=(8, 8), precision=EXACT)
+    images, targets = noise(2, 8, 8), torch.tensor([0, 1])
+    right = engine(images, targets)
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no way back")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("worker.attribution.attributor.run_body_backward", fail)
+        patch.setattr("torch.autograd.grad", fail)  # captum's way back
+        with pytest.raises(RuntimeError, match="no way back"):
+            engine(images, targets)
+    _same(_state(module), before)
+    assert torch.equal(engine(images, targets).deeplift, right.deeplift)
+    assert torch.is_grad_enabled()
+
+
+class _Twice(nn.Module):
+    """One ReLU called twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.relu, self.head = nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.relu(self.relu(self.conv(x)).mean((2, 3))))
 
 
 def test_a_failing_choice_leaves_everything_usable() -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from worker.attribution.devices import all_digits, upload
+from worker.attribution.choosing import Choice, check_images, chosen
+from worker.attribution.devices import all_digits, is_out_of_memory, upload
 from worker.attribution.passes import (
     ForwardPass,
     ReferencePass,
@@ -25,15 +26,22 @@ from worker.attribution.precision import best_precision
 from worker.attribution.preparing import Plan, prepare
 from worker.attribution.reference import blurred, constant_reference
 from worker.attribution.result import Attribution, join
-from worker.attribution.tracing import trace
+from worker.attribution.tracing import Program, trace
 from worker.errors import NetworkError
 from worker.rules import Method
 from worker.rules.blocks import Workspace
 
 log = logging.getLogger(__name__)
 
-Choice: TypeAlias = Tensor | Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Classes (N,), one for each image; or a function from logits (N, C) to rows (R,) and classes (R,)."""
+
+@dataclass
+class _Shared:
+    """What attributors with the same layers have in common, as they work one at a time."""
+
+    workspace: Workspace = field(default_factory=Workspace)
+    busy: threading.Lock = field(default_factory=threading.Lock)
+    most: int | None = None
+    """Images and rows that memory was found to be enough for."""
 
 
 class Attributor:
@@ -57,11 +65,11 @@ class Attributor:
             forward pass, because the choice of classes sees all logits at once. Where a GPU runs out of memory it
             is halved for good, with a warning, and the work goes on.
         like: another attributor, of a network with the same layers: those with the same weights are not prepared
-            and kept once more. The two then work one at a time.
+            and kept once more. The two then work one at a time, and what one finds too much the other does not try.
 
     Raises:
         UnsupportedLayerError: a layer has no rule; names it.
-        NetworkError: an unknown inner layer, or one that is not an image.
+        NetworkError: an inner layer that is unknown, no image, or does not lead to the logits.
     """
 
     def __init__(
@@ -85,9 +93,9 @@ class Attributor:
         self.methods: tuple[Method, ...] = ("deeplift", "guided")
         if gradient:
             self.methods += ("gradient",)
-        self.chunk = chunk
+        self._chunk = chunk
         program = trace(module, self.input_size)
-        self.layers = {name: _layer(program.names, program.shapes, name) for name in layers}
+        self.layers = {name: _layer(program, name) for name in layers}
         self._keep = frozenset(self.layers.values())
         self._plan: Plan = prepare(program, self.precision, self.device, self._keep, like._plan if like else None)
         self._blur = isinstance(reference, str) and reference == "blur"
@@ -95,8 +103,12 @@ class Attributor:
             None if self._blur else constant_reference(reference, self.input_size, self._outside, self.device)
         )
         self._cached: ReferencePass | None = None
-        self._workspace: Workspace = like._workspace if like else Workspace()
-        self._busy: threading.Lock = like._busy if like else threading.Lock()
+        self._shared: _Shared = like._shared if like else _Shared()
+
+    @property
+    def chunk(self) -> int:
+        """Most images, and most rows, in one pass."""
+        return self._chunk if self._shared.most is None else min(self._chunk, self._shared.most)
 
     def __call__(self, images: Tensor, choose: Choice) -> Attribution:
         """Maps for the chosen classes of the images.
@@ -107,22 +119,20 @@ class Attributor:
                 answers which image (R,) and which class (R,) each row is for.
 
         Raises:
-            ValueError: images, rows or classes that do not fit.
-            torch.OutOfMemoryError: a GPU lacks the memory for a single image.
+            ValueError: images, rows or classes that do not fit, or no images.
+            RuntimeError: a GPU lacks the memory for a single image (torch.OutOfMemoryError, or a library's own).
         """
-        if images.dim() != 4 or images.shape[1] != 3 or tuple(images.shape[2:]) != self.input_size:
-            expected = f"(N, 3, {self.input_size[0]}, {self.input_size[1]})"
-            raise ValueError(f"images have shape {tuple(images.shape)}, not {expected}")
-        with self._busy, torch.no_grad(), all_digits(self.device):
+        check_images(images, self.input_size)
+        with self._shared.busy, torch.no_grad(), all_digits(self.device):
             while True:
                 try:
                     found = self._run(images, choose)
                     break
-                except torch.OutOfMemoryError:
-                    if self.chunk == 1:
+                except RuntimeError as error:
+                    if self.chunk == 1 or not is_out_of_memory(error):
                         raise
                 finally:
-                    self._workspace.collect()
+                    self._shared.workspace.collect()
                 self._retreat()  # not while the exception is handled: it keeps the failed try's tensors alive
         if log.isEnabledFor(logging.DEBUG) and len(found.delta):  # a GPU would be waited for
             log.debug("completeness: convergence delta at most %.2g logits", float(found.delta.abs().max()))
@@ -130,27 +140,27 @@ class Attributor:
 
     def _retreat(self) -> None:
         """Use less memory from now on."""
-        self.chunk = max(1, self.chunk // 2)
+        self._shared.most = max(1, self.chunk // 2)
         log.warning("out of memory on %s: going on with %d images at a time", self.device, self.chunk)
-        self._workspace = Workspace()
+        self._shared.workspace.clear()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def _run(self, images: Tensor, choose: Choice) -> Attribution:
         if len(images) <= self.chunk:
             forward, reference = self._forward(images)
-            rows, targets = self._choose(choose, forward.logits.to(self._outside))
+            rows, targets = chosen(choose, forward.logits.to(self._outside))
             return self._attribute(forward, reference, rows, targets)
         # The choice may compare images, so it needs the logits of all before any way back.
         logits = torch.cat([self._logits(part) for part in torch.split(images, self.chunk)])
-        rows, targets = self._choose(choose, logits)
+        rows, targets = chosen(choose, logits)
         parts = []
         for start in range(0, len(images), self.chunk):
             stop = min(start + self.chunk, len(images))
             mine = ((rows >= start) & (rows < stop)).nonzero()[:, 0]
             forward, reference = self._forward(images[start:stop])
             parts.append((mine, self._attribute(forward, reference, rows[mine] - start, targets[mine])))
-            self._workspace.collect()
+            self._shared.workspace.collect()
         return join(parts, logits, rows, targets)
 
     @property
@@ -170,27 +180,14 @@ class Attributor:
             if self._cached is None:
                 self._cached = self._refer(self._baseline)
             reference = self._cached
-        passed = run_forward(self._plan, entered.to(self.precision), reference, self._keep, self._workspace.empty)
+        passed = run_forward(
+            self._plan, entered.to(self.precision), reference, self._keep, self._shared.workspace.empty
+        )
         return dataclasses.replace(passed, images=entered), reference
 
     def _refer(self, image: Tensor) -> ReferencePass:
         passed = run_reference(self._plan, image.to(self.precision), self._keep)
         return dataclasses.replace(passed, image=image)
-
-    def _choose(self, choose: Choice, logits: Tensor) -> tuple[Tensor, Tensor]:
-        count, classes = logits.shape
-        if isinstance(choose, Tensor):
-            rows, targets = torch.arange(count, device=self.device), choose
-        else:
-            rows, targets = choose(logits)
-        rows, targets = rows.to(self.device, torch.int64), targets.to(self.device, torch.int64)
-        if rows.shape != targets.shape or rows.dim() != 1:
-            raise ValueError(f"rows {tuple(rows.shape)} and classes {tuple(targets.shape)} must both be (R,)")
-        if len(rows) and (int(rows.min()) < 0 or int(rows.max()) >= count):
-            raise ValueError(f"rows name images outside 0…{count - 1}")
-        if len(rows) and (int(targets.min()) < 0 or int(targets.max()) >= classes):
-            raise ValueError(f"classes must lie in 0…{classes - 1}")
-        return rows, targets
 
     def _attribute(
         self, forward: ForwardPass, reference: ReferencePass, rows: Tensor, targets: Tensor
@@ -267,9 +264,18 @@ def _difference(images: Tensor, reference: Tensor, rows: Tensor) -> Tensor:
     return images[rows] - (reference[rows] if len(reference) > 1 else reference)
 
 
-def _layer(names: Mapping[str, int], shapes: Mapping[int, torch.Size], name: str) -> int:
-    if name not in names:
-        raise NetworkError(f"no layer {name!r} in the network: its layers are {', '.join(names)}")
-    if len(shapes[names[name]]) != 4:
-        raise NetworkError(f"layer {name!r} has no height and width: its shape is {tuple(shapes[names[name]][1:])}")
-    return names[name]
+def _layer(program: Program, name: str) -> int:
+    if name not in program.names:
+        raise NetworkError(f"no layer {name!r} in the network: its layers are {', '.join(program.names)}")
+    number = program.names[name]
+    if len(program.shapes[number]) != 4:
+        raise NetworkError(
+            f"layer {name!r} has no height and width: its shape is {tuple(program.shapes[number][1:])}"
+        )
+    leading = {program.output}
+    for step in reversed(program.steps):
+        if step.output in leading:
+            leading.update(step.inputs)
+    if number not in leading:
+        raise NetworkError(f"layer {name!r} does not lead to the logits: it has no contributions to them")
+    return number

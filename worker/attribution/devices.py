@@ -32,3 +32,8 @@ def all_digits(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether memory is what a GPU lacked. cuBLAS and cuDNN say so in words of their own."""
+    return isinstance(error, torch.OutOfMemoryError) or "STATUS_ALLOC_FAILED" in str(error)

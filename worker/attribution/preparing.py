@@ -56,8 +56,9 @@ def prepare(
 ) -> Plan:
     """The program with its parameters in `precision` on `device`, and everything done that can be done once.
 
-    Batch norms become part of the convolutions before them, ReLU and 2×2 max pooling one layer. The layer that
-    yields the logits stays in float32, so that classes which bfloat16 could not tell apart keep their order.
+    Batch norms become part of the convolutions before them, ReLU and 2×2 max pooling one layer. A fully connected
+    layer that yields the logits stays in float32, so that classes which bfloat16 could not tell apart keep their
+    order. (SqueezeNet's logits are means of a convolution's output, which is computed as the others are.)
     `keep` names values that are asked for, so they must come about. Layers that are the same as in `like` are taken
     from there as they are, if number format, device and tile agree.
     """
@@ -77,7 +78,7 @@ def prepare(
         last = isinstance(step.layer, FullyConnected) and step.output == heaviest[-1]
         steps.append(_placed(step, program, wide if last else precision, precision, device, tile))
     program = dataclasses.replace(program, steps=tuple(steps))
-    cut, bridge = _cut(program, keep)
+    cut, bridge = _cut(program)
     body, head = program.steps[:cut], program.steps[cut:]
     fused, overwriting = _fused(program, body, keep), _overwriting(program, keep)
     return Plan(program, body, head, bridge, tile, fused, overwriting, traced, (precision, device))
@@ -178,7 +179,7 @@ def join_pools(program: Program, keep: Collection[int]) -> tuple[Step, ...]:
     return tuple(steps.values())
 
 
-def _cut(program: Program, keep: Collection[int]) -> tuple[int, int]:
+def _cut(program: Program) -> tuple[int, int]:
     """Where the head begins, and the value that it reads: the first vector that all the rest hangs on."""
     for i, step in enumerate(program.steps):
         behind = program.steps[i + 1 :]

@@ -24,6 +24,6 @@ def constant_reference(
 def blurred(images: Tensor) -> Tensor:
     """Each image's own Gaussian-blurred copy, same shape; sigma is a sixteenth of the longer side."""
     side = max(images.shape[-2:])
-    kernel = [min(side // 8 * 2 + 1, (size - 1) * 2 // 2 * 2 - 1) for size in images.shape[-1:-3:-1]]
+    kernel = [min(side // 8 * 2 + 1, size * 2 - 1) for size in images.shape[-1:-3:-1]]
     smooth: Tensor = gaussian_blur(images, kernel_size=kernel, sigma=[side / 16] * 2)
     return smooth

@@ -18,8 +18,9 @@ import torch
 from torch import Size, Tensor, fx, nn
 
 from worker.errors import UnsupportedLayerError
+from worker.graphs import LayerTracer, operation
 from worker.rules import Layer, Nonlinear, Transparent, bind_call, bind_module
-from worker.rules.structure import Identity
+from worker.rules.structure import Concatenation, Identity, Reshape
 from worker.rules.table import MODULES
 
 
@@ -47,25 +48,6 @@ class Program:
     """Of each value, for a batch of two images."""
 
 
-class _Tracer(fx.Tracer):
-    """Looks into every module that the table does not hold, and notes what each of them returns."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.returned: dict[str, fx.Node] = {}
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return type(m) in MODULES or super().is_leaf_module(m, module_qualified_name)
-
-    def call_module(
-        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        value = super().call_module(m, m.forward, args, kwargs)  # not __call__: no hooks
-        if isinstance(value, fx.Proxy):
-            self.returned[self.path_of_module(m)] = value.node
-        return value
-
-
 def trace(module: nn.Module, input_size: tuple[int, int]) -> Program:
     """The steps of `module` for images of `input_size` (height, width).
 
@@ -74,14 +56,9 @@ def trace(module: nn.Module, input_size: tuple[int, int]) -> Program:
     Raises:
         UnsupportedLayerError: a layer has no rule (by path and type), or the forward code cannot be traced.
     """
-    tracer = _Tracer()
+    tracer = LayerTracer(MODULES)
     with _untouched(module):
-        try:
-            graph = tracer.trace(module)
-        except Exception as error:  # noqa: BLE001 - forward code of any kind may fail in any way
-            raise UnsupportedLayerError(
-                f"{type(module).__name__} cannot be traced ({error}): its forward code must not depend on values"
-            ) from None
+        graph = tracer.graph_of(module)
         modules = dict(module.named_modules(remove_duplicate=False))
         return _Reader(module, modules, input_size).read(graph, tracer.returned)
 
@@ -111,6 +88,7 @@ class _Reader:
         self.shapes: dict[int, Size] = {}
         self.known: dict[fx.Node, Any] = {}  # what a node evaluates to: a meta tensor, or a plain value
         self.numbers: dict[fx.Node, int] = {}  # of the activations
+        self.memory: dict[int, int] = {}  # of the activations: the first one that lies in the same memory
 
     def read(self, graph: fx.Graph, returned: Mapping[str, fx.Node]) -> Program:
         output: int | None = None
@@ -122,7 +100,7 @@ class _Reader:
                     module = self.modules[str(node.target)]
                     self._step(node, str(node.target), bind_module(module), _kind(module))
                     if getattr(module, "inplace", False):
-                        self._alias(node)
+                        self._alias(node, str(node.target))
                 case "call_function" | "call_method":
                     self._call(node)
                 case "get_attr":
@@ -153,7 +131,7 @@ class _Reader:
     def _call(self, node: fx.Node) -> None:
         args, kwargs = self._evaluate(node.args), self._evaluate(node.kwargs)
         target = node.target
-        if _is_plain(target):
+        if _is_plain(target) or (target in ARITHMETIC and not _holds_tensor(args)):
             value = (
                 getattr(args[0], target)(*args[1:], **kwargs)
                 if isinstance(target, str)
@@ -162,10 +140,11 @@ class _Reader:
             if not isinstance(value, Tensor):
                 self.known[node] = value
                 return
-        name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
-        self._step(node, self._place(node, name), bind_call(target, args, kwargs), name)
+        name = operation(node)
+        place = self._place(node, name)
+        self._step(node, place, bind_call(target, args, kwargs), name)
         if kwargs.get("inplace") or name.endswith("_") or target is operator.iadd:
-            self._alias(node)
+            self._alias(node, place)
 
     def _place(self, node: fx.Node, name: str) -> str:
         owner = ""
@@ -185,7 +164,7 @@ class _Reader:
             self.numbers[node], self.known[node] = inputs[0], self.known[node.all_input_nodes[0]]
             return
         metas = [torch.empty(self.shapes[i], device="meta") for i in inputs]
-        if kind != "cat" and len({meta.shape for meta in metas}) > 1:
+        if not isinstance(layer, Concatenation) and len({meta.shape for meta in metas}) > 1:
             raise UnsupportedLayerError(
                 f"layer {name!r} ({kind}) joins activations of different shapes "
                 f"({', '.join(str(tuple(meta.shape)) for meta in metas)}): only equal shapes have a DeepLIFT rule"
@@ -198,6 +177,8 @@ class _Reader:
                 f"{'×'.join(map(str, self.input_size))}: {str(error).splitlines()[0]}"
             ) from None
         self._note(node, value)
+        if isinstance(layer, Reshape):
+            self.memory[self.numbers[node]] = self.memory.get(inputs[0], inputs[0])
         self.steps.append(Step(name, layer, inputs, self.numbers[node]))
 
     def _inputs(self, node: fx.Node) -> tuple[int, ...]:
@@ -207,13 +188,25 @@ class _Reader:
         )
         return tuple(found)
 
-    def _alias(self, node: fx.Node) -> None:
-        """An in-place layer: who reads its input afterwards reads its output."""
+    def _alias(self, node: fx.Node, name: str) -> None:
+        """An in-place layer: who reads its input afterwards reads its output.
+
+        What shares memory with the input without being it, as before and after a reshaping, may not be read
+        afterwards: whether it has changed would depend on how the activation lay in memory.
+        """
         for changed in node.all_input_nodes[:1]:
             before = self.numbers[changed]
+            place = self.memory.get(before, before)
             for other, number in self.numbers.items():  # identities return their input itself
                 if number == before:
                     self.numbers[other] = self.numbers[node]
+                elif self.memory.get(number, number) == place and any(
+                    user not in self.known for user in other.users
+                ):
+                    raise UnsupportedLayerError(
+                        f"layer {name!r} of {type(self.module).__name__} works in place on memory that "
+                        f"{other.name!r} shares and that is read afterwards: have it work out of place"
+                    )
 
     def _output(self, node: fx.Node) -> int:
         value = node.args[0]
@@ -226,6 +219,10 @@ class _Reader:
                 f"{type(self.module).__name__} must return one tensor of logits, (images, classes)"
             )
         return self.numbers[value]
+
+
+ARITHMETIC = (operator.add, operator.iadd, operator.sub, operator.isub, operator.imul)
+"""Of numbers, as sizes are, plain; of activations no more than additions are known."""
 
 
 def _is_plain(target: Any) -> bool:

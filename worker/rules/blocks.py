@@ -67,6 +67,11 @@ class Workspace:
             self._free.setdefault(key, []).append(tensor)
         self._lent.clear()
 
+    def clear(self) -> None:
+        """Return everything to the system, what is lent too as soon as nobody holds it."""
+        self._free.clear()
+        self._lent.clear()
+
 
 def memory_order(x: Tensor) -> Tensor | None:
     """One-dimensional view of all values as they lie in memory; None where they do not lie densely."""

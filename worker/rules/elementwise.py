@@ -30,6 +30,10 @@ class Elementwise(Nonlinear):
             case "gradient":
                 return signal * slope
 
+
+class BySecant(Elementwise):
+    """One that states its secant and its slope."""
+
     def remember(self, x: Tensor) -> tuple[Tensor, Reference]:
         return self.forward(x), (x,)
 
@@ -55,7 +59,13 @@ class Elementwise(Nonlinear):
 
 @dataclass(frozen=True)
 class ReLU(Elementwise):
-    """max(x, 0). The reference is kept as (max(x0, 0), min(x0, −tiny)), see `relu_secant`."""
+    """max(x, 0).
+
+    The interval between `x0` and `x` is split at zero: the secant is the share of it that lies above. With
+    high = max(x, x0, 0) and low = min(x, x0, −tiny) this is high / (high − low), in [0, 1]. Nothing cancels there,
+    so the secant is as exact as its inputs even in bfloat16, and equal inputs give the gradient, by no threshold.
+    The reference is kept as (max(x0, 0), min(x0, −tiny)).
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return x.relu()
@@ -79,15 +89,9 @@ class ReLU(Elementwise):
             torch.clamp_min(part, 0, out=y)
         return out, (secant, slope)
 
-    def secant(self, x: Tensor, x0: Tensor) -> Tensor:
-        return relu_secant(x, x0)
-
-    def slope(self, x: Tensor) -> Tensor:
-        return (x > 0).to(x.dtype)
-
 
 @dataclass(frozen=True)
-class ReLU6(Elementwise):
+class ReLU6(BySecant):
     """min(max(x, 0), 6)."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -101,7 +105,7 @@ class ReLU6(Elementwise):
 
 
 @dataclass(frozen=True)
-class SiLU(Elementwise):
+class SiLU(BySecant):
     """x · sigmoid(x)."""
 
     rising: ClassVar[bool] = False
@@ -115,18 +119,6 @@ class SiLU(Elementwise):
     def slope(self, x: Tensor) -> Tensor:
         gate = x.sigmoid()
         return gate * (1 + x * (1 - gate))
-
-
-def relu_secant(x: Tensor, x0: Tensor) -> Tensor:
-    """The ReLU's Δout/Δin between `x0` and `x`, in [0, 1].
-
-    The interval between both values is split at zero: the secant is the share of it that lies above. With
-    high = max(x, x0, 0) and low = min(x, x0, 0) this is high / (high − low), where nothing cancels, so the secant
-    is as exact as its inputs even in bfloat16, and equal inputs give the gradient without a threshold.
-    """
-    high = torch.maximum(x, x0).clamp_(min=0)
-    low = torch.minimum(x, x0).clamp_(max=-torch.finfo(x.dtype).tiny)
-    return high.div_(low.neg_().add_(high))
 
 
 def clamp_slope(x: Tensor, floor: float, ceiling: float) -> Tensor:
@@ -146,7 +138,7 @@ def clamp_secant(x: Tensor, x0: Tensor, floor: float, ceiling: float) -> Tensor:
     return inside.add_(clamp_slope(x, floor, ceiling), alpha=tiny).div_(width)
 
 
-def smooth_secant(layer: Elementwise, x: Tensor, x0: Tensor) -> Tensor:
+def smooth_secant(layer: BySecant, x: Tensor, x0: Tensor) -> Tensor:
     """Δout/Δin of a smooth function, in float32 or better.
 
     Where Δin is so small that rounding spoils the quotient the slope half way takes its place: its error is of the

@@ -25,7 +25,7 @@ class Identity(Transparent):
 
 @dataclass(frozen=True)
 class Reshape(Transparent):
-    """Flatten: any reshaping of each image's values to `shape` (behind the batch dimension)."""
+    """Flatten: the dimensions from `start` to `end` of each image become one."""
 
     start: int = 1
     end: int = -1

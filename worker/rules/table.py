@@ -22,20 +22,28 @@ from worker.rules.pooling import AdaptiveAveragePool, AveragePool, MaxPool
 from worker.rules.structure import Addition, Concatenation, Identity, Mean, Reshape, ZeroPad
 
 
-def _pair(value: Any) -> tuple[int, int]:
+def pair(value: Any) -> tuple[int, int]:
+    """(height, width) of what torch takes as one number or two."""
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
 def _convolution(m: nn.Conv2d) -> Layer | None:
-    if m.padding_mode != "zeros" or m.padding == "same":
+    if m.padding_mode != "zeros":
         return None
-    padding = (0, 0) if isinstance(m.padding, str) else _pair(m.padding)
+    if m.padding == "same":
+        # Stride is 1 there. Where an even kernel needs more on one side this is no padding that a rule has.
+        reach = [d * (k - 1) for d, k in zip(pair(m.dilation), pair(m.kernel_size), strict=True)]
+        if any(total % 2 for total in reach):
+            return None
+        padding = (reach[0] // 2, reach[1] // 2)
+    else:
+        padding = (0, 0) if isinstance(m.padding, str) else pair(m.padding)
     return Convolution(
         m.weight.detach(),
         None if m.bias is None else m.bias.detach(),
-        _pair(m.stride),
+        pair(m.stride),
         padding,
-        _pair(m.dilation),
+        pair(m.dilation),
         m.groups,
     )
 
@@ -61,19 +69,19 @@ def _max_pool(m: nn.MaxPool2d) -> Layer | None:
     if m.return_indices:
         return None
     return MaxPool(
-        _pair(m.kernel_size),
-        _pair(m.stride or m.kernel_size),
-        _pair(m.padding),
-        _pair(m.dilation),
+        pair(m.kernel_size),
+        pair(m.stride or m.kernel_size),
+        pair(m.padding),
+        pair(m.dilation),
         bool(m.ceil_mode),
     )
 
 
 def _average_pool(m: nn.AvgPool2d) -> Layer:
     return AveragePool(
-        _pair(m.kernel_size),
-        _pair(m.stride or m.kernel_size),
-        _pair(m.padding),
+        pair(m.kernel_size),
+        pair(m.stride or m.kernel_size),
+        pair(m.padding),
         bool(m.ceil_mode),
         bool(m.count_include_pad),
         m.divisor_override,
@@ -129,7 +137,7 @@ def _flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Layer | None:
 
 def _view(x: Tensor, *size: Any) -> Layer | None:
     shape = size[0] if len(size) == 1 and not isinstance(size[0], int) else size
-    flat = len(shape) == 2 and shape[0] in (x.shape[0],) and shape[1] in (-1, x[0].numel())
+    flat = len(shape) == 2 and tuple(shape) in ((x.shape[0], -1), (x.shape[0], x[0].numel()), (-1, x[0].numel()))
     return Reshape() if flat else None
 
 
@@ -149,7 +157,7 @@ def _max_pool_call(
 ) -> Layer | None:
     if return_indices:
         return None
-    return MaxPool(_pair(kernel_size), _pair(stride or kernel_size), _pair(padding), _pair(dilation), ceil_mode)
+    return MaxPool(pair(kernel_size), pair(stride or kernel_size), pair(padding), pair(dilation), ceil_mode)
 
 
 def _average_pool_call(
@@ -162,9 +170,9 @@ def _average_pool_call(
     divisor_override: int | None = None,
 ) -> Layer:
     return AveragePool(
-        _pair(kernel_size),
-        _pair(stride or kernel_size),
-        _pair(padding),
+        pair(kernel_size),
+        pair(stride or kernel_size),
+        pair(padding),
         ceil_mode,
         count_include_pad,
         divisor_override,
@@ -182,6 +190,8 @@ CALLS: Mapping[Any, Callable[..., Layer | None]] = {
     "add": _sum,
     "add_": _sum,
     torch.cat: _cat,
+    torch.concat: _cat,
+    torch.concatenate: _cat,
     torch.flatten: _flatten,
     "flatten": _flatten,
     "view": _view,
@@ -192,6 +202,7 @@ CALLS: Mapping[Any, Callable[..., Layer | None]] = {
     torch.relu: lambda x: ReLU(),
     "relu": lambda x: ReLU(),
     "relu_": lambda x: ReLU(),
+    torch.relu_: lambda x: ReLU(),
     F.relu: lambda x, inplace=False: ReLU(),
     F.relu6: lambda x, inplace=False: ReLU6(),
     F.silu: lambda x, inplace=False: SiLU(),
