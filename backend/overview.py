@@ -17,11 +17,14 @@ from backend.queueing import live_workers, talking
 from backend.tunings import State, Tunings
 from worker.contract import (
     BULK,
+    CLAIMED_KEY,
+    CLAIMS_KEY,
     FAILURES_KEY,
     INTERACTIVE,
     OUTBOXES_KEY,
     SCHEMA,
     STATS_KEY,
+    job_labels,
     outbox_key,
     sending_key,
     waiting_key,
@@ -53,9 +56,11 @@ class Overview:
     workers: dict[str, dict[str, Any]]
     """What each live worker says about itself."""
     rate: float
-    """Images a second of all workers together."""
+    """Images a second of all workers together, while they compute."""
+    pace: float
+    """Tasks a second that they really did, over the last minute or since they had something to do."""
     eta: float | None
-    """Seconds until all that waits is done, at this rate; None while it is not known."""
+    """Seconds until all that waits is done, at this pace; None while it is not known."""
     tunings: dict[int, State]
     """Project → what became of the last wish to tune it."""
     undelivered: dict[int, int]
@@ -98,7 +103,8 @@ def overview(client: redis.Redis) -> Overview:
         queues=tuple(queues),
         workers=workers.about,
         rate=workers.rate,
-        eta=ahead / workers.rate if workers.rate else (0.0 if not ahead else None),
+        pace=workers.pace,
+        eta=ahead / workers.pace if workers.pace else (0.0 if not ahead else None),
         tunings=Tunings(client).states(),
         undelivered=undelivered,
         stats={name.decode(): float(value) for name, value in stats.items()},
@@ -152,8 +158,18 @@ def failed_jobs(client: redis.Redis, project: int | None = None) -> Iterator[str
                 yield job.decode()
 
 
+def troubled_jobs(client: redis.Redis, project: int | None = None) -> Iterator[str]:
+    """Ids of jobs that were done although images could not be used, of one project or of all; as far as the list of
+    failures goes back."""
+    for text in client.lrange(FAILURES_KEY, 0, -1):
+        entry = json.loads(text)
+        if entry["job"] and project in (None, entry["project"]):
+            yield str(entry["job"])
+
+
 def retry(client: redis.Redis, jobs: Iterable[str], tries: int) -> int:
-    """Put failed jobs back into their queues, with `tries` further tries. Returns how many."""
+    """Put failed jobs, and those whose images could not be used, back into their queues, with `tries` further
+    tries. Returns how many; what is neither, or no longer known, stays as it is."""
     script = client.register_script(scripts.RETRY)
     with talking():
         count = 0
@@ -170,32 +186,12 @@ def cancel(client: redis.Redis, project: int, tasks: Iterable[int] | None = None
 
     What a worker is just computing is thrown away when it is done. Returns how many jobs were taken out.
     """
-    wanted = None if tasks is None else {int(task) for task in tasks}
     script = client.register_script(scripts.CANCEL)
+    wanted = [] if tasks is None else [int(task) for task in tasks]
+    keys = [outbox_key(project), sending_key(project), CLAIMS_KEY, CLAIMED_KEY, *QUEUES]
     with talking():
-        count = 0
-        for chunk in _chunks(_live_jobs(client, project, wanted)):
-            pipe = client.pipeline(transaction=False)
-            for job in chunk:
-                script([waiting_key(job)], [job], client=pipe)
-            count += sum(status is not None for status in pipe.execute())
-        if wanted is None:
-            client.delete(outbox_key(project))
-        elif wanted:
-            client.hdel(outbox_key(project), *map(str, wanted))
-        return count
-
-
-def _live_jobs(client: redis.Redis, project: int, tasks: set[int] | None) -> list[str]:
-    prefix = _prefix(project)
-    pipe = client.pipeline(transaction=True)
-    for queue in QUEUES:
-        pipe.lrange(f"{RQ}:queue:{queue}", 0, -1)
-        pipe.zrange(f"{RQ}:scheduled:{queue}", 0, -1)
-        pipe.zrange(f"{RQ}:wip:{queue}", 0, -1)
-    ids = {entry.decode().partition(":")[0] for entries in pipe.execute() for entry in entries}
-    mine = sorted(job for job in ids if job.startswith(prefix))
-    return [job for job in mine if tasks is None or int(job.split("-")[2]) in tasks]
+        head: list[Any] = [_prefix(project), f"{project}:", waiting_key(""), int(tasks is None)]
+        return int(script(keys, head + wanted))
 
 
 def _prefix(project: int | None) -> str:
@@ -208,9 +204,8 @@ def _whose(job: str, data: bytes | None) -> tuple[int, int]:
         request = json.loads(zlib.decompress(data or b""))[2][0]
         return int(request["project"]), int(request["task"])
     except (ValueError, LookupError, TypeError, zlib.error):
-        parts = job.split("-")
-        numbers = [int(part) if part.isdigit() else 0 for part in parts[1:3]]
-        return (numbers[0], numbers[1]) if len(numbers) == 2 else (0, 0)
+        said = job_labels(job)
+        return said["project"], said["task"]
 
 
 def _chunks(items: Iterable[str]) -> Iterator[list[str]]:

@@ -54,10 +54,20 @@ return status
 ANSWER = (
     _HEAD
     + """
--- KEYS: outbox, sending. ARGV: id, task. The stored outcome of a finished job, for whoever answers with it now: it
--- leaves the outbox. Nothing while it is being sent to Label Studio.
-if redis.call('HEXISTS', KEYS[2], ARGV[2]) == 1 then return false end
-redis.call('HDEL', KEYS[1], ARGV[2])
+-- KEYS: outbox, sending, claims, claimed. ARGV: id, project, task ('' if its result is not for Label Studio),
+-- seconds, ttl. The stored outcome of a finished job, for whoever answers with it now: it leaves the outbox, and
+-- would be put back after those seconds. Nothing while it is being sent to Label Studio.
+local task = ARGV[3]
+if redis.call('HEXISTS', KEYS[2], task) == 1 then return false end
+local result = redis.call('HGET', KEYS[1], task)
+if result then
+  local name = ARGV[2] .. ':' .. task .. ':' .. ARGV[1]
+  redis.call('HDEL', KEYS[1], task)
+  redis.call('ZADD', KEYS[3], now + tonumber(ARGV[4]), name)
+  redis.call('HSET', KEYS[4], name, result)
+  redis.call('EXPIRE', KEYS[3], ARGV[5])
+  redis.call('EXPIRE', KEYS[4], ARGV[5])
+end
 return redis.call('XREVRANGE', rq .. 'results:' .. ARGV[1], '+', '-', 'COUNT', 1)
 """
 )
@@ -75,40 +85,75 @@ return redis.call('XREVRANGE', rq .. 'results:' .. ARGV[1], '+', '-', 'COUNT', 1
 CANCEL = (
     _HEAD
     + """
--- KEYS: waiting. ARGV: id. Takes a job out of wherever it is; a worker that runs it finds its lease lost.
--- Returns the status it had, or nothing.
-local id = ARGV[1]
-local job = rq .. 'job:' .. id
-local status, queue = unpack(redis.call('HMGET', job, 'status', 'origin'))
-if not status then return false end
-redis.call('LREM', rq .. 'queue:' .. queue, 0, id)
-redis.call('ZREM', rq .. 'scheduled:' .. queue, id)
-redis.call('ZREM', rq .. 'failed:' .. queue, id)
-redis.call('ZREM', rq .. 'finished:' .. queue, id)
-if status == 'started' then
-  local cursor = '0'
-  repeat
-    local found = redis.call('ZSCAN', rq .. 'wip:' .. queue, cursor, 'MATCH', id .. ':*', 'COUNT', 1000)
-    cursor = found[1]
-    for i = 1, #found[2], 2 do redis.call('ZREM', rq .. 'wip:' .. queue, found[2][i]) end
-  until cursor == '0'
+-- KEYS: outbox, sending, claims, claimed, then names of queues. ARGV: what ids of the project's jobs begin with,
+-- what names of claims begin with, what keys of those who wait begin with, all (1), then tasks unless all. Takes
+-- jobs out of wherever they are, each list rewritten once; a worker that runs one finds its lease lost. Results
+-- that are not in Label Studio go too. Returns how many jobs there were.
+local prefix, claim, waiting, all, tasks, count = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1', {}, 0
+for i = 5, #ARGV do tasks[ARGV[i]] = true end
+local function mine(text, start)
+  if string.sub(text, 1, #start) ~= start then return false end
+  return all or tasks[string.match(text, '^%d+', #start + 1)] == true
 end
-redis.call('DEL', job, rq .. 'results:' .. id, KEYS[1])
-return status
+local function gone(id)
+  count = count + redis.call('UNLINK', rq .. 'job:' .. id)
+  redis.call('UNLINK', rq .. 'results:' .. id, waiting .. id)
+end
+for i = 5, #KEYS do
+  local list, kept, found = rq .. 'queue:' .. KEYS[i], {}, false
+  for _, id in ipairs(redis.call('LRANGE', list, 0, -1)) do
+    if mine(id, prefix) then
+      gone(id)
+      found = true
+    else
+      kept[#kept + 1] = id
+    end
+  end
+  if found then
+    redis.call('DEL', list)
+    for first = 1, #kept, 1000 do
+      redis.call('RPUSH', list, unpack(kept, first, math.min(first + 999, #kept)))
+    end
+  end
+  for _, kind in ipairs({'scheduled:', 'wip:'}) do
+    for _, entry in ipairs(redis.call('ZRANGE', rq .. kind .. KEYS[i], 0, -1)) do
+      if mine(entry, prefix) then
+        redis.call('ZREM', rq .. kind .. KEYS[i], entry)
+        gone(string.match(entry, '^[^:]*'))
+      end
+    end
+  end
+end
+for _, name in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do
+  if mine(name, claim) then
+    redis.call('ZREM', KEYS[3], name)
+    redis.call('HDEL', KEYS[4], name)
+  end
+end
+if all then
+  redis.call('DEL', KEYS[1], KEYS[2])
+else
+  for task in pairs(tasks) do
+    redis.call('HDEL', KEYS[1], task)
+    redis.call('HDEL', KEYS[2], task)
+  end
+end
+return count
 """
 )
 
 RETRY = (
     _HEAD
     + """
--- ARGV: id, tries. A failed job back into its queue, with all its tries. Returns 1, or 0 if it has not failed.
+-- ARGV: id, tries. A job that failed, or whose images could not be used, back into its queue, with all its tries.
+-- Returns 1, or 0 if it is none of these.
 local id = ARGV[1]
 local job = rq .. 'job:' .. id
-local status, queue = unpack(redis.call('HMGET', job, 'status', 'origin'))
-if status ~= 'failed' then return 0 end
-redis.call('ZREM', rq .. 'failed:' .. queue, id)
+local status, queue, troubled = unpack(redis.call('HMGET', job, 'status', 'origin', 'troubled'))
+if status ~= 'failed' and not (status == 'finished' and troubled) then return 0 end
+redis.call('ZREM', rq .. status .. ':' .. queue, id)
 redis.call('DEL', rq .. 'results:' .. id)
-redis.call('HDEL', job, 'tries', 'reason', 'ended')
+redis.call('HDEL', job, 'tries', 'reason', 'ended', 'by', 'troubled')
 redis.call('HSET', job, 'status', 'queued', 'retries_left', ARGV[2], 'queued', now)
 redis.call('PERSIST', job)
 redis.call('RPUSH', rq .. 'queue:' .. queue, id)

@@ -25,10 +25,13 @@ from rq.utils import now
 from backend import queue_scripts as scripts
 from worker.contract import (
     BULK,
+    CLAIMED_KEY,
+    CLAIMS_KEY,
     INTERACTIVE,
     LOCALIZE,
     MODEL_KEY,
     OUTBOXES_KEY,
+    RESULTS_KEPT,
     WORKERS_KEY,
     Model,
     Plan,
@@ -42,7 +45,6 @@ from worker.contract import (
 )
 from worker.errors import QueueError, QueueFullError
 
-_PLAN_TTL = 30 * 86400
 _CHUNK = 250
 """Jobs enqueued in one round trip."""
 _MARGIN = 5.0
@@ -139,7 +141,7 @@ class Jobs:
     def put_plan(self, plan: Plan) -> str:
         """Store a plan, or keep it longer, and return its digest."""
         with talking():
-            self.client.set(plan_key(plan.digest), json.dumps(plan.to_dict()), ex=_PLAN_TTL)
+            self.client.set(plan_key(plan.digest), json.dumps(plan.to_dict()), ex=RESULTS_KEPT)
         return plan.digest
 
     def plan(self, digest: str) -> Plan | None:
@@ -172,6 +174,7 @@ class Jobs:
             for result in results:
                 text = json.dumps(result.to_dict(), separators=(",", ":"))
                 pipe.hset(outbox_key(result.project), str(result.task), text)
+                pipe.expire(outbox_key(result.project), RESULTS_KEPT)
                 pipe.sadd(OUTBOXES_KEY, result.project)
             pipe.execute()
 
@@ -187,32 +190,65 @@ class Jobs:
         if not wanted:
             return {}
         deadline = time.monotonic() + wait
-        self._admit(len(wanted))
+        self._admit(wanted, interactive)
         waiter = uuid4().hex if interactive and wait > 0 and self._in_time(len(wanted), wait) else ""
         queue = INTERACTIVE if interactive else BULK
         states = self._put(wanted, queue, waiter, wait)
-        found = self._finished({job: wanted[job] for job, state in states.items() if state == "finished"})
+        done = {job: wanted[job] for job, state in states.items() if state == "finished"}
+        found = self._finished(done, wait)
         stale = {
             job: wanted[job] for job, (result, age) in found.items() if age > self._pause and _troubled(result)
         }
         if stale:
+            self._answered(stale.values())  # not with these: they are done anew
             states |= self._put(stale, queue, waiter, wait, anew=True)
         results = {job: result for job, (result, _) in found.items() if job not in stale}
         if waiter:
             pending = {job for job, state in states.items() if state not in ("finished", "failed")}
             results |= self._await(pending, waiter, deadline)
+        self._answered(wanted[job] for job in results)
         return {wanted[job].task: result for job, result in results.items()}
 
-    def _admit(self, more: int) -> None:
-        waiting = sum(self.lengths().values())
-        if waiting + more > self._limit:
+    def _answered(self, requests: Iterable[Request]) -> None:
+        """Their results are with us: nobody else is to deliver them. Until here they would be, should we die."""
+        names = [f"{request.project}:{request.task}:{request.job_id}" for request in requests]
+        if names:
+            pipe = self.client.pipeline(transaction=True)
+            pipe.zrem(CLAIMS_KEY, *names)
+            pipe.hdel(CLAIMED_KEY, *names)
+            pipe.execute()
+
+    def _admit(self, wanted: Mapping[str, Request], interactive: bool) -> None:
+        waiting, more = self._load(interactive), len(wanted)
+        if waiting + more > self._limit:  # only now: what is known already takes no place
+            pipe = self.client.pipeline(transaction=False)
+            for job in wanted:
+                pipe.hget(f"{RQ}:job:{job}", "status")
+            more = sum(status in (None, b"failed") for status in pipe.execute())
+        if more and waiting + more > self._limit:
             error = QueueFullError(
-                f"{waiting:,} tasks wait already and {more:,} more are over the limit of {self._limit:,} "
-                "(BOXLIFT_QUEUE_LIMIT): ask again later, or add workers"
+                f"{waiting:,} tasks wait already, for a worker or for Label Studio, and {more:,} more are "
+                f"over the limit of {self._limit:,} (BOXLIFT_QUEUE_LIMIT): ask again later, or add workers"
             )
             rate = live_workers(self.client).rate
             error.retry_after = max(5, min(3600, math.ceil(more / rate))) if rate else 60
             raise error
+
+    def _load(self, interactive: bool) -> int:
+        """Tasks that wait: for a worker, for their next try and, where nobody waits for an answer, for Label
+        Studio to take their results, which would pile up without end where it takes none."""
+        pipe = self.client.pipeline(transaction=False)
+        for name in (INTERACTIVE, BULK):
+            pipe.llen(f"{RQ}:queue:{name}")
+            pipe.zcard(f"{RQ}:scheduled:{name}")
+        if not interactive:
+            pipe.smembers(OUTBOXES_KEY)
+        counts = pipe.execute()
+        if not interactive:
+            for project in counts.pop():
+                pipe.hlen(outbox_key(project.decode()))
+            counts += pipe.execute()
+        return sum(counts)
 
     def _in_time(self, more: int, wait: float) -> bool:
         """Whether urgent tasks that are put now can be ready within `wait` seconds."""
@@ -258,14 +294,16 @@ class Jobs:
         job.enqueued_at = now()
         return [part for pair in job.to_dict().items() if pair[1] != "" for part in pair]
 
-    def _finished(self, jobs: Mapping[str, Request]) -> dict[str, tuple[Result, float]]:
-        """The results of finished jobs, with their age in seconds, except those being sent to Label Studio now."""
+    def _finished(self, jobs: Mapping[str, Request], wait: float) -> dict[str, tuple[Result, float]]:
+        """The results of finished jobs, with their age in seconds, except those being sent to Label Studio now.
+        They are answered with in `wait` seconds at the latest."""
         if not jobs:
             return {}
         pipe = self.client.pipeline(transaction=False)
         for job, request in jobs.items():
-            outbox = [outbox_key(request.project), sending_key(request.project)]
-            self._answer(outbox, [job, request.task if request.push else ""], client=pipe)
+            keys = [outbox_key(request.project), sending_key(request.project), CLAIMS_KEY, CLAIMED_KEY]
+            task = request.task if request.push else ""
+            self._answer(keys, [job, request.project, task, wait + _MARGIN, RESULTS_KEPT], client=pipe)
         pipe.time()
         *answers, (seconds, micros) = pipe.execute()
         found = {}
@@ -303,7 +341,9 @@ class Workers:
 
     count: int
     rate: float
-    """Images a second of all of them together; 0 while unknown."""
+    """Images a second of all of them together while they compute; 0 while unknown."""
+    pace: float
+    """Tasks a second that all of them together really did lately; 0 while there is nothing to do."""
     about: dict[str, dict[str, Any]]
     """What each says about itself, by name; `age` is seconds since then."""
 
@@ -318,7 +358,8 @@ def live_workers(client: redis.Redis) -> Workers:
     for entry in about.values():
         entry["age"] = seconds - float(entry.pop("seen", 0))
     about = {name: entry for name, entry in sorted(about.items()) if entry["age"] < _LIVE}
-    return Workers(len(about), sum(float(entry.get("rate", 0)) for entry in about.values()), about)
+    rate, pace = (sum(float(entry.get(name, 0)) for entry in about.values()) for name in ("rate", "pace"))
+    return Workers(len(about), rate, pace, about)
 
 
 def read_outcome(job: str, rows: Any, client: redis.Redis) -> Result | None:

@@ -28,6 +28,8 @@ class Task:
     """Who looks at them: the worker's own, or that of the project's tuning."""
     loading: list[Future[Loaded]]
     since: float = field(default_factory=time.monotonic)
+    begun: dict[int, float] = field(default_factory=dict)
+    """Number of an image → when a loader began with it; not yet those that wait for a loader."""
 
     @property
     def ready(self) -> bool:
@@ -41,8 +43,15 @@ class Task:
 
     @property
     def alone(self) -> bool:
-        """A job that was begun before and not ended may be what ended its worker: it risks nobody else."""
-        return self.held.tries > 1
+        """A job that may be what ended a worker, or broke a batch, risks nobody else."""
+        return self.held.suspect
+
+    @property
+    def late(self) -> float | None:
+        """When an image that is being loaded has taken as long as the job may; None while none is. Waiting for a
+        loader does not count: others that take long are no fault of this one."""
+        begun = [at for number, at in list(self.begun.items()) if not self.loading[number].done()]
+        return min(begun) + self.held.timeout if begun else None
 
     @property
     def kind(self) -> tuple[object, ...]:
@@ -61,19 +70,26 @@ class Task:
 class BatchSize:
     """How many images go through the network at once: as many as are waiting, at most `largest`, and never so
     many that a batch takes longer than `seconds`, which somebody with an urgent task would have to wait.
+
+    It begins with one and doubles, since nothing is known of the speed at first. What memory did not hold is tried
+    again after `GOOD` full batches, and each time in vain only after twice as many.
     """
 
     def __init__(self, largest: int, seconds: float) -> None:
-        self._largest = max(1, largest)
+        self._most = max(1, largest)
+        self._largest = self._most
+        self._grown = 1
+        self._good = 0
+        self._wanted = GOOD
+        self._batches = 0
         self._seconds = seconds
         self._per_image = 0.0
 
     @property
     def size(self) -> int:
         """Images of the next batch."""
-        if not self._per_image:
-            return self._largest
-        return max(1, min(self._largest, int(self._seconds / self._per_image)))
+        most = min(self._largest, self._grown)
+        return max(1, min(most, int(self._seconds / self._per_image))) if self._per_image else most
 
     @property
     def per_image(self) -> float:
@@ -81,15 +97,29 @@ class BatchSize:
         return self._per_image
 
     def took(self, images: int, seconds: float) -> None:
-        """Learn from a batch that ran."""
-        rate = seconds / max(1, images)
-        self._per_image = rate if not self._per_image else 0.7 * self._per_image + 0.3 * rate
+        """Learn from a batch of so many images that ran."""
+        if images < 1:
+            return
+        full, rate = images >= self.size, seconds / images
+        # The first one also compiled and allocated: it says nothing about those that follow.
+        self._per_image = rate if self._batches < 2 else 0.7 * self._per_image + 0.3 * rate
+        self._batches += 1
+        if not full:
+            return
+        self._grown = min(2 * self._grown, self._most)
+        self._good += 1
+        if self._largest < self._most and self._good >= self._wanted:
+            self._largest, self._good = min(2 * self._largest, self._most), 0
 
     def too_large(self, images: int) -> None:
-        """Learn from a batch that memory did not hold: half of it is the most from now on."""
+        """Learn from a batch that memory did not hold: half of it is the most for a while."""
         self._largest = max(1, min(self._largest, images // 2))
+        self._good, self._wanted = 0, min(2 * self._wanted, MOST_GOOD)
 
 
+GOOD = 32
+"""Full batches after which a size that memory did not hold is tried again, doubled each time."""
+MOST_GOOD = 4096
 PATIENCE = 0.2
 """Seconds that a batch of others is put off for an urgent task whose image is just being fetched."""
 FILL = 0.05

@@ -37,11 +37,22 @@ MODEL_KEY = PREFIX + "model"
 """The `Model` of the worker that started last, as JSON; also under `model_key(version)` for each version."""
 OUTBOXES_KEY = PREFIX + "outboxes"
 """Set of the projects that have something in their outbox."""
+RESULTS_KEPT = 30 * 86400
+"""Seconds that an outbox outlives its last result where Label Studio takes none: as long as plans, without which no
+result can be read."""
 STATS_KEY = PREFIX + "stats"
 """Hash of counters that workers add to: see worker.stats."""
 FAILURES_KEY = PREFIX + "failures"
 """List, newest first, of what went wrong with a task for good: {"at", "project", "task", "job", "reason"}."""
 FAILURES_KEPT = 1000
+FAILING_KEY = PREFIX + "failing"
+"""Hash of "project:task" → its entry in `FAILURES_KEY`, which leaves the list when the task has been done after
+all."""
+CLAIMS_KEY = PREFIX + "claims"
+"""Sorted set of "project:task:job" whose result somebody waits for, or answers with, scored by the time (Redis's)
+until which it is left to them; whoever has answered takes it out. What is left then goes to the outbox."""
+CLAIMED_KEY = PREFIX + "claimed"
+"""Hash of the same names → `Result` as JSON."""
 LATENCY_BOUNDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
 """Upper bounds, in seconds, of the histograms in `STATS_KEY`."""
 STARTING_KEY = PREFIX + "starting"
@@ -101,6 +112,14 @@ def outbox_key(project: int | str) -> str:
 def sending_key(project: int | str) -> str:
     """Key of the part of a project's outbox that is just being sent."""
     return f"{PREFIX}sending:{project}"
+
+
+def job_labels(job_id: str) -> dict[str, Any]:
+    """What log lines about a job carry: `project` and `task`, out of its id, and `job` itself. 0 where the id is
+    not one of ours."""
+    numbers = [int(part) if part.isdecimal() else 0 for part in job_id.split("-")[1:3]]
+    project, task = numbers if len(numbers) == 2 else (0, 0)
+    return {"project": project, "task": task, "job": job_id}
 
 
 def digest(value: object, length: int = 12) -> str:

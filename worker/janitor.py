@@ -14,20 +14,34 @@ from itertools import islice
 from typing import Any
 
 import redis
+from rq import Queue
 from rq.defaults import RQ_KEY_PREFIX as RQ
 from rq.results import Result as Outcome
 from rq.serializers import JSONSerializer
 from rq.utils import now, utcformat
+from rq.worker_registration import clean_worker_registry
 
 from worker import scripts
-from worker.contract import PREFIX, SCHEMA, WORKERS_KEY
+from worker.contract import (
+    CLAIMED_KEY,
+    CLAIMS_KEY,
+    OUTBOXES_KEY,
+    PREFIX,
+    RESULTS_KEPT,
+    SCHEMA,
+    STARTING_KEY,
+    WORKERS_KEY,
+    job_labels,
+    outbox_key,
+)
 
 log = logging.getLogger("boxlift.janitor")
 
 LOCK = PREFIX + "janitor"
 SWEEP = 20.0
-"""Seconds between two searches for jobs in no place."""
-
+"""Seconds between two searches for jobs in no place, at least."""
+_SHARE = 50
+"""Times its own duration that a search is put off after it: it reads every job that Redis keeps."""
 
 _SILENT = 300.0
 """Seconds after which a worker that says nothing is taken off the list."""
@@ -51,7 +65,7 @@ class Janitor:
         # After an outage, leases have ended that their holders could not renew: they get the time to do so.
         self._judge_from = time.monotonic() + grace
         self._last = time.monotonic()
-        self._swept = time.monotonic()
+        self._next = time.monotonic() + SWEEP
         self._suspects: set[str] = set()
 
     def run(self, stop: threading.Event) -> None:
@@ -59,25 +73,37 @@ class Janitor:
         while not stop.wait(self._interval):
             try:
                 self.tidy()
-            except (redis.ConnectionError, redis.TimeoutError, redis.ResponseError) as error:
+            except redis.RedisError as error:
                 log.warning("no round: %s", error, extra={"event": "janitor-waits"})
+            except Exception:  # whatever it is: without this thread nothing would be put back any more
+                log.exception("a round failed", extra={"event": "janitor-failed"})
 
     def tidy(self) -> int:
         """One round, unless another worker does it. Returns how many jobs were put back or ended."""
-        held = int(self._interval * 2500)
-        if not self._client.set(LOCK, self._name, nx=True, px=held):
-            if self._client.get(LOCK) != self._name.encode():
-                self._seen()
-                return 0
-            self._client.pexpire(LOCK, held)
-        moved = int(self._due(self._queues, []))
+        if not self._locked():
+            self._seen()
+            return 0
+        moved = int(
+            self._due([CLAIMS_KEY, CLAIMED_KEY, OUTBOXES_KEY, *self._queues], [outbox_key(""), RESULTS_KEPT])
+        )
         self._seen()
         if time.monotonic() >= self._judge_from:
             moved += self._end(self._expired(self._queues, [""]), expired=True, how="died or hung")
-            if time.monotonic() - self._swept > SWEEP:
-                self._swept = time.monotonic()
+            if time.monotonic() > self._next:
+                start = time.monotonic()
                 moved += self.sweep()
+                self._next = time.monotonic() + max(SWEEP, _SHARE * (time.monotonic() - start))
         return moved
+
+    def _locked(self) -> bool:
+        """Whether this janitor's turn begins, or goes on: to be asked again within two rounds."""
+        held = int(self._interval * 2500)
+        if self._client.set(LOCK, self._name, nx=True, px=held):
+            return True
+        if self._client.get(LOCK) != self._name.encode():
+            return False
+        self._client.pexpire(LOCK, held)
+        return True
 
     def _seen(self) -> None:
         """Redis answered just now; a long silence before it means that leases are not to be trusted yet."""
@@ -119,10 +145,11 @@ class Janitor:
                 max(1, int(ttl)),
                 utcformat(now()),
                 reason,
+                1,
             ]
             state = self._fail([], [*args, *fields]).decode()
             count += state != "lost"
-            log.warning("%s: %s, now %s", job, reason, state, extra={"event": "abandoned", "job": job})
+            log.warning("%s, now %s", reason, state, extra=job_labels(job) | {"event": "abandoned"})
         return count
 
     def sweep(self) -> int:
@@ -134,6 +161,7 @@ class Janitor:
         prefix = f"{RQ}:job:"
         keys = self._client.scan_iter(match=f"{prefix}bl{SCHEMA}-*", count=1000)
         while chunk := [key.decode() for key in islice(keys, 1000)]:
+            self._locked()
             pipe = self._client.pipeline(transaction=False)
             for key in chunk:
                 pipe.hget(key, "status")
@@ -144,9 +172,7 @@ class Janitor:
         self._suspects = missing - set(again)
         found = self._stray(self._queues, again) if again else []
         for job in found:
-            log.warning(
-                "%s was in no queue and is back", job.decode(), extra={"event": "stray", "job": job.decode()}
-            )
+            log.warning("was in no queue and is back", extra=job_labels(job.decode()) | {"event": "stray"})
         return len(found)
 
     def _forget(self) -> None:
@@ -158,6 +184,12 @@ class Janitor:
         ]
         if silent:
             self._client.hdel(WORKERS_KEY, *silent)
+        started = self._client.hgetall(STARTING_KEY)
+        gone = [name for name, said in started.items() if seconds - float(said.split()[0]) > _SILENT]
+        if gone:
+            self._client.hdel(STARTING_KEY, *gone)
+        for queue in self._queues:  # RQ's own lists
+            clean_worker_registry(Queue(queue, connection=self._client, serializer=JSONSerializer))
 
     def _present(self) -> set[str]:
         pipe = self._client.pipeline(transaction=True)

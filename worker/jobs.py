@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import tenacity
 
 from worker.contract import Detection, ImageRef, ImageResult, Model, Plan, Request, Result, Tuning
-from worker.errors import ImageError, ImageFetchError, QueueError
+from worker.errors import ImageError, ImageFetchError, QueueError, StudioError
 from worker.images import FetchPolicy, ImageLimits, Photo, decode, fetch
 from worker.images.fetch import printable
 from worker.regions import cut, put_back
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
         def tuned(self, tuning: Tuning) -> Localizer: ...
 
 
+log = logging.getLogger("boxlift.worker")
+
 Loaded = Photo | ImageError
 """An image as it came: its pixels, or why there are none."""
 
@@ -48,11 +51,16 @@ class Bench:
     limits: ImageLimits = field(default_factory=ImageLimits)
 
     def load(self, ref: ImageRef) -> Loaded:
-        """Fetch and decode one image, trying again at once where a server stumbled. Raises no ImageError."""
+        """Fetch and decode one image, trying again at once where a server stumbled. Raises nothing: whatever it is
+        costs this image only."""
+        name = printable(ref.url)
         try:
-            return decode(self._fetch(ref.url), self.limits, name=printable(ref.url))
+            return decode(self._fetch(ref.url), self.limits, name=name)
         except ImageError as error:
             return error
+        except Exception as error:
+            log.exception("%s could not be loaded", name)
+            return ImageError(f"{name} cannot be used ({type(error).__name__}): the worker's log says more")
 
     def _fetch(self, url: str) -> bytes:
         for attempt in tenacity.Retrying(
@@ -62,7 +70,10 @@ class Bench:
             reraise=True,
         ):
             with attempt:
-                return fetch(url, self.policy)
+                try:
+                    return fetch(url, self.policy)
+                except StudioError as error:  # the token had to be refreshed, and Label Studio was away
+                    raise ImageFetchError(str(error)) from None
         raise AssertionError("unreachable")
 
     def localize(
@@ -120,26 +131,7 @@ class Bench:
         ]
 
 
-Opened = Callable[[Request], tuple[Plan, "Localizer"]]
-"""Finds a request's plan, and the localizer that it wants."""
-_installed: tuple[Bench, Opened] | None = None
-
-
-def install(bench: Bench, opened: Opened) -> None:
-    """What `localize` uses in this process."""
-    global _installed
-    _installed = bench, opened
-
-
-def localize(request: dict[str, Any]) -> dict[str, Any]:
-    """The function that jobs name: `Request.to_dict()` in, `Result.to_dict()` out.
-
-    Raises QueueError in a process that is no Boxlift worker, and whatever the network raises.
-    """
-    if _installed is None:
-        raise QueueError("this process has no network loaded: start `boxlift worker`, not `rq worker`")
-    bench, opened = _installed
-    asked = Request.from_dict(request)
-    plan, localizer = opened(asked)
-    loaded = [bench.load(ref) for ref in asked.images]
-    return bench.localize([asked], [plan], [loaded], localizer=localizer)[0].to_dict()
+def localize(request: dict[str, Any]) -> NoReturn:
+    """The function that jobs name. Boxlift's workers know the name and take its argument, `Request.to_dict()`; this
+    is what any other RQ worker runs. Raises QueueError."""
+    raise QueueError("this process has no network loaded: start `boxlift worker`, not `rq worker`")

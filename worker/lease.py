@@ -16,12 +16,13 @@ from rq.serializers import JSONSerializer
 
 from worker.contract import MODEL_KEY, WORKERS_KEY, Model, model_key
 from worker.ledger import Held, Ledger
-from worker.patience import AWAY
 
 log = logging.getLogger("boxlift.worker")
 
 _KEPT = 30 * 86400
 """Seconds that the announcement of one model version outlives its last worker."""
+_SILENT = 300
+"""Seconds that what workers say about themselves outlives the last of them."""
 
 
 class Registration:
@@ -69,6 +70,7 @@ class Registration:
     def _say(self, about: dict[str, Any]) -> None:
         seconds, _ = self._client.time()
         self._client.hset(WORKERS_KEY, self._rq.name, json.dumps(about | {"seen": seconds}))
+        self._client.expire(WORKERS_KEY, _SILENT)
 
 
 class Keeper(threading.Thread):
@@ -107,7 +109,7 @@ class Keeper(threading.Thread):
                 if time.monotonic() - beat > 5:
                     self._registration.beat(bool(held), self._about())
                     beat = time.monotonic()
-            except AWAY as error:
+            except redis.RedisError as error:  # whichever: without this thread the worker would lose all it holds
                 log.debug("not renewed: %s", error)
 
     def stop(self) -> None:

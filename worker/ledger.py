@@ -19,7 +19,20 @@ from rq.serializers import JSONSerializer
 from rq.utils import now, utcformat
 
 from worker import scripts
-from worker.contract import LOCALIZE, OUTBOXES_KEY, Request, Result, outbox_key, waiting_key
+from worker.contract import (
+    CLAIMED_KEY,
+    CLAIMS_KEY,
+    FAILING_KEY,
+    FAILURES_KEPT,
+    FAILURES_KEY,
+    LOCALIZE,
+    OUTBOXES_KEY,
+    RESULTS_KEPT,
+    Request,
+    Result,
+    outbox_key,
+    waiting_key,
+)
 from worker.errors import ContractError
 
 
@@ -51,6 +64,8 @@ class Held:
     """Seconds from enqueueing to taking."""
     result_ttl: int
     failure_ttl: int
+    suspect: bool
+    """It may be what ended a worker or broke a batch before: it is to run alone."""
     data: bytes = field(repr=False)
     taken: float = field(default_factory=time.monotonic)
 
@@ -73,8 +88,8 @@ class Held:
 
 
 class Ledger:
-    """The jobs of one worker in Redis. Every method may raise redis.ConnectionError or redis.TimeoutError and
-    may then be called again: a call that did its work unnoticed does no harm the second time."""
+    """The jobs of one worker in Redis. Every method may raise redis.RedisError and may then be called again:
+    a call that did its work unnoticed does no harm the second time."""
 
     def __init__(self, client: redis.Redis, worker: str, queues: Sequence[str], *, lease: float) -> None:
         self.client = client
@@ -100,26 +115,35 @@ class Ledger:
         key = f"{RQ}:queue:{self.queues[0]}"
         self.client.blmove(key, key, seconds, "LEFT", "LEFT")  # type: ignore[arg-type]
 
-    def finish(self, held: Held, request: Request, result: Result) -> bool:
-        """Store the result, also in the outbox unless somebody waits for it. False if the lease was lost."""
+    def finish(self, held: Held, request: Request, result: Result, *, trouble: str = "") -> bool:
+        """Store the result, also in the outbox; if somebody waits for it, as claimed by them for as long as they
+        may.
+
+        `trouble` is why images could not be used: it is put where people see it, in place of what was said of the
+        task before. False if the lease was lost.
+        """
         value = result.to_dict()
         fields = self._outcome(held, Outcome.Type.SUCCESSFUL, return_value=value)
-        keys = [waiting_key(held.id), outbox_key(result.project), OUTBOXES_KEY]
+        keys = [waiting_key(held.id), outbox_key(result.project), OUTBOXES_KEY, CLAIMS_KEY, CLAIMED_KEY]
+        keys += [FAILURES_KEY, FAILING_KEY]
         args: list[Any] = [held.queue, held.id, held.execution, max(1, held.result_ttl), utcformat(now())]
-        text = json.dumps(value, separators=(",", ":"))
-        task = request.task if request.push else ""
-        return bool(self._finish(keys, [*args, request.project, task, text, *fields]))
+        args += [request.project, request.task, int(request.push), json.dumps(value, separators=(",", ":"))]
+        entry = {"at": time.time(), "project": request.project, "task": request.task, "job": held.id}
+        args += [RESULTS_KEPT, json.dumps(entry | {"reason": trouble}) if trouble else "", FAILURES_KEPT]
+        return bool(self._finish(keys, [*args, *fields]))
 
-    def fail(self, held: Held, reason: str, *, again: bool = True, delay: float = 0.0) -> str:
+    def fail(
+        self, held: Held, reason: str, *, again: bool = True, delay: float = 0.0, suspect: bool = False
+    ) -> str:
         """Record a failed try: 'queued' or 'scheduled' while tries are left and `again`, else 'failed'; 'lost'
-        if the lease was lost. `reason` is kept, and shown to people."""
+        if the lease was lost. `reason` is kept, and shown to people. A `suspect` runs alone from then on."""
         fields = self._outcome(held, Outcome.Type.FAILED, exc_string=reason)
         args: list[Any] = [held.queue, held.id, held.execution, int(again), delay, 0, max(1, held.failure_ttl)]
-        return str(_text(self._fail([], [*args, utcformat(now()), reason, *fields])))
+        return str(_text(self._fail([], [*args, utcformat(now()), reason, int(suspect), *fields])))
 
-    def give_back(self, held: Held, *, counted: bool = False) -> bool:
+    def give_back(self, held: Held) -> bool:
         """Put a job that was not begun back to the front of its queue."""
-        return bool(self._give_back([], [held.queue, held.id, held.execution, int(counted)]))
+        return bool(self._give_back([], [held.queue, held.id, held.execution]))
 
     def renew(self, held: Sequence[Held]) -> set[str]:
         """Prolong the leases. Returns the entries whose lease was lost."""
@@ -142,7 +166,7 @@ class Ledger:
 
 
 def _held(row: Sequence[bytes], execution: str) -> Held:
-    queue, id, tries, data, left, timeout, waited, result_ttl, failure_ttl = row
+    queue, id, tries, data, left, timeout, waited, result_ttl, failure_ttl, suspect = row
     return Held(
         queue=_text(queue),
         id=_text(id),
@@ -153,6 +177,7 @@ def _held(row: Sequence[bytes], execution: str) -> Held:
         waited=max(0.0, float(waited)),
         result_ttl=int(result_ttl),
         failure_ttl=int(failure_ttl),
+        suspect=_text(suspect) == "1",
         data=data,
     )
 

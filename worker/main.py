@@ -14,8 +14,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from types import FrameType
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -24,15 +24,15 @@ import redis
 
 from worker import jobs
 from worker.batching import BatchSize, Task, choose
-from worker.contract import BULK, INTERACTIVE, Result
+from worker.contract import BULK, INTERACTIVE, ImageRef, Result, job_labels
 from worker.errors import BoxliftError
-from worker.images import FetchPolicy, ImageLimits
+from worker.images import FetchPolicy, ImageLimits, Photo
 from worker.janitor import Janitor
 from worker.lease import Keeper, Registration
 from worker.ledger import Held, Ledger, connect
-from worker.patience import AWAY, patiently
+from worker.patience import away, patiently
 from worker.plans import Plans
-from worker.stats import Stats
+from worker.stats import Pace, Stats
 from worker.watchdog import Watchdog
 
 log = logging.getLogger("boxlift.worker")
@@ -70,8 +70,13 @@ class BatchWorker:
         self._ledger = Ledger(client, name, QUEUES, lease=lease)
         self._plans = Plans(client, bench.localizer)
         self._stats = Stats(client)
+        self._pace = Pace()
         self._watchdog = Watchdog()
-        self._loaders = ThreadPoolExecutor(loaders, thread_name_prefix="load")
+        # Urgent images do not queue behind bulk ones that come slowly. Threads that nobody needs are not started.
+        self._loaders = {
+            INTERACTIVE: ThreadPoolExecutor(loaders, thread_name_prefix="load-urgent"),
+            BULK: ThreadPoolExecutor(loaders, thread_name_prefix="load"),
+        }
         self._stop = threading.Event()
         self._tasks: list[Task] = []
         self._done = 0
@@ -90,7 +95,6 @@ class BatchWorker:
 
     def work(self) -> int:
         """Run jobs until `stop`, or with `burst` until both queues are empty. Returns how many were finished."""
-        jobs.install(self._bench, self._plans.open)
         self._calmly(lambda: self._registration.enter(self._describe()))
         self._keeper.start()
         janitor = threading.Thread(target=self._janitor.run, args=(self._stop,), name="janitor", daemon=True)
@@ -103,7 +107,9 @@ class BatchWorker:
                 pass
             self._stop.set()
             self._leave()
-        except AWAY as error:
+        except redis.RedisError as error:
+            if not away(error):
+                raise
             # Only after a request to stop: until then every call waits for Redis.
             log.error("stopping without Redis (%s): %d jobs are found by their leases", error, len(self._tasks))
         finally:
@@ -114,8 +120,18 @@ class BatchWorker:
 
     def _step(self) -> bool:
         """Take, then run one batch. False if there is nothing left to do in a burst."""
+        if overdue := self._overdue():
+            # One that hangs ends this process in a moment: nothing is begun, and the others are not to blame.
+            self._let_go(task for task in self._tasks if task not in overdue)
+            self._guard()
+            self._stop.wait(0.1)
+            return True
         self._take()
-        if not self._tasks:
+        self._guard()
+        if self._tasks:
+            self._pace.busy()
+        else:
+            self._pace.idle()
             if self._burst:
                 return False
             # Empty hands have no reason to outwait a Redis that is away when it is time to stop.
@@ -125,64 +141,88 @@ class BatchWorker:
         if batch:
             self._run(batch)
         else:
-            # An image that never comes, say because a decoder hangs, must not stop everything for ever.
-            late = [task.since + task.held.timeout for task in self._tasks if not task.ready]
-            if late:
-                self._watchdog.by(min(late))
             waiting = [future for task in self._tasks for future in task.loading if not future.done()]
             wait(waiting, timeout=0.01, return_when=FIRST_COMPLETED)
         return True
 
     def _take(self) -> None:
-        if any(task.alone for task in self._tasks):
-            return
         ahead = sum(task.images for task in self._tasks)
         room = max(0, 2 * self._size.size - ahead)
+        if any(task.alone for task in self._tasks):
+            room = 0
         # Urgent jobs are always taken, so that they never wait for more than the batch that runs.
         limits = {INTERACTIVE: max(1, room), BULK: room}
         for held in self._calmly(lambda: self._ledger.take(limits, holding=len(self._tasks)), last=0.0):
             self._open(held)
 
     def _open(self, held: Held) -> None:
+        # Before anything of it is touched: even a decoder that hangs at once is found.
+        self._watchdog.by(time.monotonic() + held.timeout)
         try:
             request = held.request()
             plan, localizer = self._calmly(lambda: self._plans.open(request))
         except BoxliftError as error:
             self._fail(held, str(error), again=False)
             return
-        loading: list[Future[jobs.Loaded]] = [self._loaders.submit(self._bench.load, ref) for ref in request.images]
-        self._tasks.append(Task(held, request, plan, localizer, loading))
+        except Exception as error:
+            log.error("its plan could not be opened", exc_info=error, extra=self._labels(held))
+            self._fail(held, _said(error), suspect=True)
+            return
+        task = Task(held, request, plan, localizer, [])
+        for number, ref in enumerate(request.images):
+            task.loading.append(self._loaders[held.queue].submit(self._load, task, number, ref))
+        self._tasks.append(task)
+
+    def _load(self, task: Task, number: int, ref: ImageRef) -> jobs.Loaded:
+        """In a loader's thread."""
+        task.begun[number] = time.monotonic()
+        return self._bench.load(ref)
+
+    def _overdue(self) -> list[Task]:
+        now = time.monotonic()
+        return [task for task in self._tasks if task.late is not None and task.late <= now]
+
+    def _guard(self) -> None:
+        """An image that never comes, say because a decoder hangs, must not stop everything for ever."""
+        now = time.monotonic()
+        late = [task.late or now + task.held.timeout for task in self._tasks if not task.ready]
+        if late:
+            self._watchdog.by(min(late))
+        else:
+            self._watchdog.off()
 
     def _run(self, batch: list[Task]) -> None:
+        if batch[0].alone:
+            self._let_go(task for task in self._tasks if task not in batch)
         self._watch(batch)
         for task in batch:
             trouble = task.trouble()
             if trouble and task.held.retries_left > 0:
-                self._fail(task.held, trouble, delay=PAUSES[min(task.held.retries_left - 1, 1)])
-                self._tasks.remove(task)
+                self._fail(task.held, trouble, delay=PAUSES[min(task.held.retries_left - 1, 1)], task=task)
         batch = [task for task in batch if task in self._tasks]
         if batch:
             self._localize(batch)
-        self._watchdog.off()
+        self._guard()
         self._calmly(self._stats.flush)
 
     def _localize(self, batch: list[Task]) -> None:
-        images = sum(task.images for task in batch)
+        loaded = [task.loaded() for task in batch]
+        photos = sum(isinstance(image, Photo) for images in loaded for image in images)
         start = time.monotonic()
         try:
             results = self._bench.localize(
                 [task.request for task in batch],
                 [task.plan for task in batch],
-                [task.loaded() for task in batch],
+                loaded,
                 at_once=self._size.size,
                 localizer=batch[0].localizer,
             )
         except Exception as error:  # noqa: BLE001 - whatever it is, it concerns one job of the batch and no other
-            self._rescue(batch, error, images)
+            self._rescue(batch, error, photos)
             return
         self._watchdog.off()
         seconds = time.monotonic() - start
-        self._size.took(images, seconds)
+        self._size.took(photos, seconds)
         self._stats.add("images", sum(len(task.loading) for task in batch))
         self._stats.total("busy", seconds)
         for task, result in zip(batch, results, strict=True):
@@ -206,43 +246,61 @@ class BatchWorker:
                 self._localize([task])
             return
         task = batch[0]
-        log.error("%s raised", task.held.id, exc_info=error, extra=self._labels(task))
+        log.error("%s raised", task.held.id, exc_info=error, extra=self._labels(task.held))
         # To people and to Label Studio goes what happened; the traceback stays in this worker's log.
-        self._fail(task.held, f"{type(error).__name__}: {str(error)[:500]}", task=task)
+        self._fail(task.held, _said(error), task=task, suspect=True)
 
     def _finish(self, task: Task, result: Result) -> None:
-        stored = self._calmly(lambda: self._ledger.finish(task.held, task.request, result))
+        errors = list(dict.fromkeys(image.error for image in result.images if image.error is not None))
+        trouble = "; ".join(errors)[:1000]
+        stored = self._calmly(lambda: self._ledger.finish(task.held, task.request, result, trouble=trouble))
         self._tasks.remove(task)
         queue = task.held.queue
         if not stored:
             self._stats.add(f"jobs:{queue}:lost")
             return
         self._done += 1
+        self._pace.ended()
         self._stats.add(f"jobs:{queue}:finished")
-        errors = list(dict.fromkeys(image.error for image in result.images if image.error is not None))
         if errors:
             self._stats.add("images:failed", sum(image.error is not None for image in result.images))
-            self._stats.problem(task.request, task.held.id, "; ".join(errors)[:1000])
+            log.warning("not usable: %s", trouble, extra=self._labels(task.held) | {"event": "image-failed"})
         seconds = task.held.waited + time.monotonic() - task.held.taken
         self._stats.latency(queue, seconds)
-        log.info("finished in %.2f s", seconds, extra=self._labels(task) | {"event": "finished"})
+        log.info("finished in %.2f s", seconds, extra=self._labels(task.held) | {"event": "finished"})
 
     def _fail(
-        self, held: Held, reason: str, *, again: bool = True, delay: float = 0.0, task: Task | None = None
+        self,
+        held: Held,
+        reason: str,
+        *,
+        again: bool = True,
+        delay: float = 0.0,
+        suspect: bool = False,
+        task: Task | None = None,
     ) -> None:
-        state = self._calmly(lambda: self._ledger.fail(held, reason, again=again, delay=delay))
+        state = self._calmly(lambda: self._ledger.fail(held, reason, again=again, delay=delay, suspect=suspect))
         if task is not None:
             self._tasks.remove(task)
+        if state == "failed":
+            self._pace.ended()
         outcome = {"failed": "failed", "lost": "lost"}.get(state, "retried")
         self._stats.add(f"jobs:{held.queue}:{outcome}")
-        log.warning("%s: %s", state, reason, extra={"event": outcome, "job": held.id, "tries": held.tries})
+        log.warning("%s: %s", state, reason, extra=self._labels(held) | {"event": outcome})
+
+    def _let_go(self, tasks: Iterable[Task], *, last: float = 15.0) -> None:
+        """Give back what was not begun. Each goes to the front of its queue, so the first one last."""
+        for task in list(tasks)[::-1]:
+            for loading in task.loading:
+                loading.cancel()
+            self._calmly(lambda held=task.held: self._ledger.give_back(held), last=last)  # type: ignore[misc]
+            self._tasks.remove(task)
 
     def _leave(self) -> None:
         self._watchdog.off()
-        self._loaders.shutdown(wait=False, cancel_futures=True)
-        for task in reversed(self._tasks):  # each goes to the front, so the first one last
-            self._calmly(lambda held=task.held: self._ledger.give_back(held), last=2.0)  # type: ignore[misc]
-        self._tasks.clear()
+        for loaders in self._loaders.values():
+            loaders.shutdown(wait=False, cancel_futures=True)
+        self._let_go(self._tasks, last=2.0)
         self._keeper.stop()
         self._calmly(self._stats.flush, last=2.0)
         self._calmly(self._registration.leave, last=2.0)
@@ -258,25 +316,24 @@ class BatchWorker:
         rate = 1 / self._size.per_image if self._size.per_image else 0.0
         return self._about | {
             "rate": round(rate, 3),
+            "pace": round(self._pace.rate(), 3),
             "batch": self._size.size,
             "held": len(self._tasks),
             "done": self._done,
             "up": round(time.monotonic() - self._started, 1),
         }
 
-    def _labels(self, task: Task) -> dict[str, Any]:
-        request, held = task.request, task.held
-        return {
-            "project": request.project,
-            "task": request.task,
-            "job": held.id,
-            "queue": held.queue,
-            "tries": held.tries,
-        }
+    def _labels(self, held: Held) -> dict[str, Any]:
+        return job_labels(held.id) | {"queue": held.queue, "tries": held.tries}
 
     def _calmly(self, call: Callable[[], T], *, last: float = 15.0) -> T:
         # Waiting for Redis is no fault of the jobs at hand: the watchdog does not count it.
-        return patiently(call, stop=self._stop, last=last, away=self._watchdog.off)
+        return patiently(call, stop=self._stop, last=last, begin=self._watchdog.off)
+
+
+def _said(error: Exception) -> str:
+    """What people and Label Studio are told of it: no traceback."""
+    return f"{type(error).__name__}: {str(error)[:500]}"
 
 
 def _out_of_memory(error: Exception) -> bool:

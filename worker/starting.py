@@ -32,6 +32,7 @@ def starting(url: str, network: str) -> Iterator[None]:
             try:
                 seconds, _ = client.time()
                 client.hset(STARTING_KEY, name, f"{seconds} {network}")
+                client.expire(STARTING_KEY, round(2 * LONGEST))
             except redis.RedisError as error:
                 log.debug("not told: %s", type(error).__name__)
             if done.wait(_BEAT):

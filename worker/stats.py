@@ -8,13 +8,13 @@ latency:<queue>:sum, :count
 
 from __future__ import annotations
 
-import json
+import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 
 import redis
 
-from worker.contract import FAILURES_KEPT, FAILURES_KEY, LATENCY_BOUNDS, STATS_KEY, Request
+from worker.contract import LATENCY_BOUNDS, STATS_KEY
 
 
 class Stats:
@@ -24,7 +24,6 @@ class Stats:
         self._client = client
         self._counts: Counter[str] = Counter()
         self._sums: dict[str, float] = {}
-        self._problems: list[str] = []
 
     def add(self, name: str, count: int = 1) -> None:
         """Count."""
@@ -42,19 +41,11 @@ class Stats:
         self.add(f"latency:{queue}:count")
         self.total(f"latency:{queue}:sum", seconds)
 
-    def problem(self, request: Request, job: str, reason: str) -> None:
-        """Something about a task is wrong for good, and a person should see it."""
-        entry = {"at": time.time(), "project": request.project, "task": request.task, "job": job, "reason": reason}
-        self._problems.append(json.dumps(entry))
-
     def flush(self) -> None:
         """Write what has been collected."""
-        if not self._counts and not self._sums and not self._problems:
+        if not self._counts and not self._sums:
             return
         pipe = self._client.pipeline(transaction=True)
-        if self._problems:
-            pipe.lpush(FAILURES_KEY, *self._problems)
-            pipe.ltrim(FAILURES_KEY, 0, FAILURES_KEPT - 1)
         for name, count in self._counts.items():
             pipe.hincrby(STATS_KEY, name, count)
         for name, amount in self._sums.items():
@@ -62,4 +53,42 @@ class Stats:
         pipe.execute()
         self._counts.clear()
         self._sums.clear()
-        self._problems.clear()
+
+
+class Pace:
+    """Tasks a second that a worker really does, waiting for images and all: over the last minute, or since it had
+    something to do. Safe between threads."""
+
+    SPAN = 60.0
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._since: float | None = None
+        self._ended: deque[float] = deque()
+
+    def busy(self, *, at: float | None = None) -> None:
+        """There is something to do."""
+        with self._lock:
+            if self._since is None:
+                self._since = time.monotonic() if at is None else at
+
+    def idle(self) -> None:
+        """There is nothing to do: how long that lasts says nothing about the pace."""
+        with self._lock:
+            self._since = None
+            self._ended.clear()
+
+    def ended(self, *, at: float | None = None) -> None:
+        """A task is done, or has failed."""
+        with self._lock:
+            self._ended.append(time.monotonic() if at is None else at)
+
+    def rate(self, *, at: float | None = None) -> float:
+        """Tasks a second; 0 while nothing is known."""
+        moment = time.monotonic() if at is None else at
+        with self._lock:
+            while self._ended and self._ended[0] < moment - self.SPAN:
+                self._ended.popleft()
+            if self._since is None or moment <= self._since:
+                return 0.0
+            return len(self._ended) / min(self.SPAN, moment - self._since)

@@ -6,6 +6,8 @@ import faulthandler
 import sys
 import time
 
+_SLACK = 0.5
+
 
 class Watchdog:
     """At most one deadline at a time. At the deadline every thread's place is written to standard error and the
@@ -16,11 +18,12 @@ class Watchdog:
         self._deadline: float | None = None
 
     def by(self, deadline: float) -> None:
-        """End the process at `deadline` (of time.monotonic), unless it is moved or lifted before."""
-        if self._deadline is not None and abs(deadline - self._deadline) < 0.5:
+        """End the process at `deadline` (of time.monotonic) or up to half a second later, not before, unless it
+        is moved or lifted: so one that moves on all the time is not set all the time."""
+        if self._deadline is not None and deadline <= self._deadline <= deadline + _SLACK:
             return
-        self._deadline = deadline
-        seconds = max(0.5, deadline - time.monotonic())
+        self._deadline = deadline + _SLACK
+        seconds = max(_SLACK, self._deadline - time.monotonic())
         faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or sys.stderr)
 
     def off(self) -> None:

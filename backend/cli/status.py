@@ -84,11 +84,12 @@ def _summary(state: Overview) -> Text:
     done = sum(
         value for name, value in state.stats.items() if name.startswith("jobs:") and name.endswith(":finished")
     )
-    lines = [f"{done:,.0f} tasks done, {state.rate:.2f} images/s, Redis uses {state.memory / 1e6:.1f} MB"]
+    speed = f"{state.rate:.2f} images/s while computing"
+    lines = [f"{done:,.0f} tasks done, {speed}, Redis uses {state.memory / 1e6:.1f} MB"]
     if not state.workers:
         lines.append("No worker is alive: start `boxlift worker`.")
     if state.eta:
-        lines.append(f"All done in about {_span(state.eta)}.")
+        lines.append(f"All done in about {_span(state.eta)}, at {state.pace:.2f} tasks/s.")
     lines += [
         f"Project {project}: {count:,} results not in Label Studio yet"
         for project, count in state.undelivered.items()
@@ -102,7 +103,7 @@ def _summary(state: Overview) -> Text:
 
 
 def _failures(wrong: list[Failure]) -> Table:
-    table = Table("when", "project", "task", "reason", title="Failures (boxlift retry tries failed jobs again)")
+    table = Table("when", "project", "task", "reason", title="Failures (boxlift retry tries them again)")
     for item in wrong:
         when = time.strftime("%m-%d %H:%M:%S", time.localtime(item.at))
         table.add_row(when, str(item.project), str(item.task), Text(item.reason))

@@ -24,6 +24,8 @@ from worker.contract import FAILURES_KEY, STATS_KEY, ImageRef, Plan, Request, Re
 HERE = Path(__file__).parent
 PATIENCE = 120.0
 """Seconds after which something that should happen counts as never happening: not a claim about speed."""
+LONG = bool(os.environ.get("BOXLIFT_LONG_TESTS"))
+"""Whether faults last as long as stated: docs/testing.md has both lengths of each."""
 VERSION = "stub-1"
 PROJECT = 7
 

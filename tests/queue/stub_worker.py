@@ -1,8 +1,9 @@
 """Real worker processes around a stand-in for the network, whose behaviour the colour of a photo decides.
 
 Usage: stub_worker.py SETTINGS, a JSON object: url, and optionally seconds (an image), version, most (images that
-its memory holds at once), supervised (number of processes that a supervisor looks after; 0: this process is the
-worker), and what else `run_worker` takes.
+its memory holds at once), studio (Label Studio's address), away (a file: while it is there, no token can be had),
+supervised (number of processes that a supervisor looks after; 0: this process is the worker), and what else
+`run_worker` takes.
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from worker.contract import BULK, INTERACTIVE, Detection, Model
-from worker.images import FetchPolicy, Photo
+from worker.errors import StudioError
+from worker.images import FetchPolicy, Photo, decode
 
 GOOD, RAISES, KILLS, HANGS, SLEEPS = (200, 200, 200), (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)
+JAMS, STALLS, BREAKS = (255, 0, 255), (0, 255, 255), (0, 0, 0)
+"""While they are decoded: a hang with the interpreter lock, one without it, an error of no kind of ours."""
 CLASSES = ("cat", "dog")
 
 
@@ -55,15 +59,44 @@ class Stub:
         return [[Detection("cat", 0, 0.5, (0.0, 0.0, float(i.width), float(i.height)))] for i in images]
 
 
+def decode_badly(data: bytes, limits: Any, name: str = "") -> Photo:
+    """The real decoder, with its accidents."""
+    photo = decode(data, limits, name=name)
+    colour = photo.image.getpixel((0, 0))
+    if colour == JAMS:
+        ctypes.PyDLL(None).sleep(1000)
+    if colour == STALLS:
+        time.sleep(1000)
+    if colour == BREAKS:
+        raise RuntimeError("the decoder has a fault")
+    return photo
+
+
+def token(away: str) -> dict[str, str]:
+    """As backend.studio.Studio.headers does where the token has to be refreshed."""
+    if away and Path(away).exists():
+        raise StudioError("Label Studio cannot be reached for a fresh access token")
+    return {"Authorization": "Bearer fresh"}
+
+
 def work(settings: dict[str, Any], reports: Connection | None = None) -> None:
     """Be a worker until told to stop."""
+    from worker import jobs
     from worker.main import run_worker
 
+    jobs.decode = decode_badly  # type: ignore[assignment]
     logging.basicConfig(level=settings.pop("log", "WARNING"), format="%(asctime)s %(name)s %(message)s")
     stub = Stub(settings.pop("seconds", 0.001), settings.pop("version", "stub-1"), settings.pop("most", 1000))
     hosts = tuple(settings.pop("hosts", ()))
     roots = tuple(Path(folder) for folder in settings.pop("roots", ()))
-    policy = FetchPolicy(hosts=hosts, roots=roots, timeout=20)
+    away = settings.pop("away", "")
+    policy = FetchPolicy(
+        studio_url=settings.pop("studio", ""),
+        headers=lambda url: token(away),
+        hosts=hosts,
+        roots=roots,
+        timeout=settings.pop("fetch", 20.0),
+    )
     ready = (lambda name: reports.send(("ready", name))) if reports else None
     run_worker(settings.pop("url"), stub, ready=ready, policy=policy, **settings)
 

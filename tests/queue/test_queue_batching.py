@@ -21,12 +21,12 @@ def task(
     queue: str = BULK,
     images: int = 1,
     ready: bool = True,
-    tries: int = 1,
+    suspect: bool = False,
     boxes: int = 1,
     since: float = 0.0,
     localizer: Any = None,
 ) -> Task:
-    held = Held(queue, f"job-{number}", "e", tries, 2, 120.0, 0.0, 60, 60, b"", since)
+    held = Held(queue, f"job-{number}", "e", 1, 2, 120.0, 0.0, 60, 60, suspect, b"", since)
     refs = tuple(ImageRef(f"{page}") for page in range(images))
     loading: list[Future[Loaded]] = []
     for _ in refs:
@@ -69,8 +69,8 @@ def test_a_task_with_many_pages_goes_by_itself() -> None:
     assert choose([one, many], 8, at=1.0) == [one]
 
 
-def test_what_was_begun_before_goes_alone() -> None:
-    again, fresh = task(1, tries=2), task(2)
+def test_what_may_have_killed_a_worker_goes_alone() -> None:
+    again, fresh = task(1, suspect=True), task(2)
     assert choose([again, fresh], 8, at=1.0) == [again]
     assert choose([fresh, again], 8, at=1.0) == [fresh]
 
@@ -83,7 +83,7 @@ def test_what_was_begun_before_goes_alone() -> None:
             queue=st.sampled_from([INTERACTIVE, BULK]),
             images=st.integers(1, 12),
             ready=st.booleans(),
-            tries=st.integers(1, 3),
+            suspect=st.booleans(),
             boxes=st.integers(1, 2),
             since=st.floats(0, 10),
         ),
@@ -108,18 +108,49 @@ def test_any_choice_is_a_lawful_batch(tasks: list[Task], size: int, at: float) -
 
 def test_size_follows_speed_and_memory() -> None:
     size = BatchSize(32, 1.0)
-    assert size.size == 32
-    size.took(32, 0.32)
-    assert size.size == 32, "10 ms an image: 32 take a third of a second"
+    sizes = []
+    for _ in range(7):
+        sizes.append(size.size)
+        size.took(size.size, 0.01 * size.size)
+    assert sizes == [1, 2, 4, 8, 16, 32, 32], "10 ms an image: 32 take a third of a second"
     for _ in range(50):
         size.took(8, 0.8)
     assert 8 <= size.size <= 11, "100 ms an image: about ten in a second"
     for _ in range(50):
         size.took(1, 5.0)
     assert size.size == 1, "never less than one"
-    roomy = BatchSize(32, 60.0)
-    roomy.too_large(32)
-    assert roomy.size == 16
+
+
+def warm(largest: int) -> BatchSize:
+    """A size that has grown as far as it may, on a device that is fast."""
+    size = BatchSize(largest, 60.0)
     for _ in range(10):
-        roomy.too_large(roomy.size)
-    assert roomy.size == 1
+        size.took(size.size, 0.01)
+    assert size.size == largest
+    return size
+
+
+def test_size_shrinks_to_what_memory_holds_and_grows_again() -> None:
+    size = warm(32)
+    size.too_large(32)
+    assert size.size == 16
+    failures = []
+    for batch in range(400):  # the memory is gone for the first 100 batches
+        if size.size > 16 and batch < 100:
+            failures.append(batch)
+            size.too_large(size.size)
+        size.took(size.size, 0.01)
+    assert failures == [64], "tried again, and only after a while"
+    assert size.size == 32
+    for _ in range(10):
+        size.too_large(size.size)
+    assert size.size == 1
+
+
+def test_the_first_batch_and_images_that_failed_to_load_say_nothing_about_speed() -> None:
+    size = BatchSize(32, 1.0)
+    size.took(1, 20.0)  # compiles, allocates
+    size.took(1, 0.01)
+    assert size.per_image == 0.01
+    size.took(0, 5.0)
+    assert size.per_image == 0.01

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
 import zlib
@@ -10,15 +12,25 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import redis
-from fleet import PROJECT, VERSION, Fleet, photo, until
-from stub_worker import RAISES
+from fleet import PROJECT, VERSION, Fleet, kill, photo, until
+from stub_worker import RAISES, SLEEPS
 
+from backend.app import create_app
+from backend.outbox import Outbox
 from backend.queueing import Jobs, connect
+from backend.settings import Settings
 from worker.contract import (
     BULK,
+    CLAIMED_KEY,
+    CLAIMS_KEY,
+    FAILING_KEY,
+    FAILURES_KEY,
     INTERACTIVE,
     LOCALIZE,
     MODEL_KEY,
+    OUTBOXES_KEY,
+    STARTING_KEY,
+    STATS_KEY,
     ImageRef,
     Model,
     Plan,
@@ -29,6 +41,9 @@ from worker.contract import (
     waiting_key,
 )
 from worker.errors import ContractError, QueueError, QueueFullError
+from worker.janitor import Janitor
+from worker.ledger import Ledger
+from worker.starting import starting
 
 
 def waiting(fleet: Fleet, queue: str) -> list[str]:
@@ -119,8 +134,33 @@ def test_limit(fleet: Fleet) -> None:
         jobs.submit([fleet.request(task) for task in range(100, 105)], interactive=False)
     assert caught.value.retry_after > 0
     assert len(waiting(fleet, BULK)) == 8
+    known = [fleet.request(task) for task in range(8)]
+    assert jobs.submit(known, interactive=True) == {}, "what waits already takes no further place"
     jobs.submit([fleet.request(8)], interactive=False)
-    assert len(waiting(fleet, BULK)) == 9
+    assert len(waiting(fleet, BULK) + waiting(fleet, INTERACTIVE)) == 9
+
+
+def test_what_is_done_is_answered_above_the_limit(fleet: Fleet) -> None:
+    fleet.start(1)
+    requests = fleet.enqueue(range(3))
+    results = fleet.wait_for_all(requests)
+    jobs = Jobs(fleet.client, limit=1)
+    fleet.client.rpush(f"rq:queue:{BULK}", "others", "wait")
+    assert jobs.submit(requests, interactive=True) == results
+
+
+def test_paused_tasks_and_undelivered_results_count(fleet: Fleet) -> None:
+    jobs = Jobs(fleet.client, limit=10)
+    fleet.client.zadd(f"rq:scheduled:{BULK}", {f"paused-{n}": 2**40 for n in range(5)})
+    jobs.submit([fleet.request(task) for task in range(5)], interactive=False)
+    with pytest.raises(QueueFullError):
+        jobs.submit([fleet.request(5)], interactive=False)
+    fleet.client.delete(f"rq:scheduled:{BULK}")
+    fleet.client.hset(outbox_key(8), mapping={str(task): "a result" for task in range(5)})
+    fleet.client.sadd(OUTBOXES_KEY, 8)
+    with pytest.raises(QueueFullError):
+        jobs.submit([fleet.request(5)], interactive=False)
+    assert jobs.submit([fleet.request(5)], interactive=True) == {}, "who asks is answered"
 
 
 def test_finished_work_is_answered_and_leaves_the_outbox(fleet: Fleet) -> None:
@@ -201,17 +241,69 @@ def test_redis_away_is_an_error_that_says_so(fleet: Fleet) -> None:
     fleet.jobs.submit([fleet.request(1)], interactive=False)
 
 
-def test_every_key_that_outlives_its_job_has_an_end(fleet: Fleet) -> None:
-    fleet.start(1)
-    requests = fleet.enqueue(range(5)) + fleet.enqueue([9], photo(RAISES))
+ENDLESS = {
+    MODEL_KEY: "one entry: what the last worker announced",
+    STATS_KEY: "a few counters for each queue",
+    FAILURES_KEY: "a thousand entries at most",
+    FAILING_KEY: "an entry for each of these at most",
+    OUTBOXES_KEY: "the projects that have an outbox; a project leaves with its last result",
+    "rq:queues": "the names of two queues",
+    "rq:workers": "names; the janitor takes out those of the dead",
+} | {
+    f"rq:{kind}:{queue}": why
+    for queue in (INTERACTIVE, BULK)
+    for kind, why in {
+        "workers": "names; the janitor takes out those of the dead",
+        "queue": "what waits: BOXLIFT_QUEUE_LIMIT is the most",
+        "scheduled": "the same",
+        "wip": "what workers hold; an entry ends with its lease",
+        "finished": "ids of jobs that are kept; the janitor takes out the others",
+        "failed": "the same",
+    }.items()
+}
+"""Keys without an end of their own, and what bounds them."""
+
+
+def test_every_key_has_an_end_or_a_bound(fleet: Fleet) -> None:
+    """All keys that Redis holds are looked at: after tasks that were done, answered, failed, broken and cancelled,
+    while some wait, while a worker lives and after another was killed."""
+    dead, _ = fleet.start(2)
+    kill(dead)
+    requests = fleet.enqueue(range(5)) + fleet.enqueue([9], photo(RAISES)) + fleet.enqueue([10], "data:,nothing")
     fleet.jobs.submit([fleet.request(20)], interactive=True, wait=60)
-    until(lambda: fleet.nothing_left(), "empty queues")
-    until(lambda: fleet.job(requests[-1]).get("status") == "failed", "the failure")
-    for key in (
-        fleet.client.keys("rq:job:*") + fleet.client.keys("rq:results:*") + fleet.client.keys("boxlift:1:waiting:*")
-    ):
-        assert fleet.client.pttl(key) > 0, key
-    assert fleet.client.ttl("boxlift:1:plan:" + fleet.plan) > 0
+    until(lambda: fleet.job(requests[5]).get("status") == "failed", "the failure")
+    until(lambda: len(fleet.delivered_to()) >= 6, "the results")
+    with starting(fleet.server.url, "vgg16"):
+        until(lambda: fleet.client.exists(STARTING_KEY), "the sign of a worker that starts")
+        client = create_app(Settings(redis_url=fleet.server.url)).test_client()
+        assert client.get("/metrics").status_code == 200
+        fleet.jobs.submit(
+            [fleet.request(task, "http://127.0.0.1:1/") for task in range(500, 503)], interactive=False
+        )
+        with Outbox(fleet.client).locked(PROJECT) as ours:
+            assert ours
+            found = {key.decode(): fleet.client.ttl(key) for key in fleet.client.scan_iter()}
+    endless = {key for key, ttl in found.items() if ttl < 0}
+    live = {key for key in endless if key.startswith("rq:job:") and fleet.client.hget(key, "status") in LIVE}
+    assert endless - live - set(ENDLESS) == set()
+    assert len(found) > 30
+
+
+LIVE = (b"queued", b"started", b"scheduled")
+
+
+def test_names_of_the_dead_are_forgotten(fleet: Fleet) -> None:
+    (dead,) = fleet.start(1)
+    kill(dead)
+    assert fleet.client.scard("rq:workers") == 1
+    for key in fleet.client.keys("rq:worker:*"):
+        fleet.client.delete(key)  # as RQ's own end does after a minute
+    seconds, _ = fleet.client.time()
+    fleet.client.hset(STARTING_KEY, mapping={"dead-1": f"{seconds - 1000} vgg16", "alive-1": f"{seconds} vgg16"})
+    Janitor(fleet.client, "test", (INTERACTIVE, BULK)).sweep()
+    assert fleet.client.scard("rq:workers") == 0
+    assert fleet.client.scard(f"rq:workers:{BULK}") == 0
+    assert fleet.client.hkeys(STARTING_KEY) == [b"alive-1"]
 
 
 def test_answer_or_outbox_never_both_never_neither(fleet: Fleet) -> None:
@@ -256,6 +348,70 @@ def test_who_waited_and_died_is_not_waited_for(fleet: Fleet) -> None:
     time.sleep(0.3)
     fleet.start(1)
     fleet.wait_for_all([request])
+
+
+def test_the_result_of_who_waited_and_died_is_delivered(fleet: Fleet) -> None:
+    """Killed while it waits, and the job is finished before anybody can know."""
+    fleet.start(1, seconds=0.5)
+    request = fleet.request(1)
+    waiter = ask_and_wait(fleet, 1)
+    until(lambda: fleet.client.exists(waiting_key(request.job_id)), "one who waits")
+    kill(waiter)
+    until(lambda: fleet.job(request)["status"] == "finished", "the result")
+    fleet.wait_for_all([request])
+    assert not fleet.client.exists(CLAIMS_KEY)
+    assert not fleet.client.exists(CLAIMED_KEY)
+
+
+def test_the_result_of_who_answered_and_died_is_delivered(fleet: Fleet) -> None:
+    """Killed between reading what was finished before and answering with it: here it waits for another task."""
+    fleet.start(1)
+    done = fleet.request(1)
+    fleet.jobs.submit([done], interactive=False)
+    fleet.wait_for_all([done])
+    waiter = ask_and_wait(fleet, 1, 2, colour=SLEEPS)
+    until(lambda: not fleet.delivered_to(), "the result in the hands of the one who answers")
+    kill(waiter)
+    until(lambda: 1 in fleet.delivered_to(), "the result, to be delivered")
+
+
+def test_who_answers_takes_it_for_good(fleet: Fleet) -> None:
+    fleet.start(1)
+    request = fleet.request(1)
+    assert set(fleet.jobs.submit([request], interactive=True, wait=60)) == {1}
+    assert set(fleet.jobs.submit([request], interactive=True, wait=60)) == {1}
+    assert not fleet.client.exists(CLAIMS_KEY)
+    assert not fleet.client.exists(CLAIMED_KEY)
+    assert not fleet.delivered_to()
+
+
+def ask_and_wait(fleet: Fleet, *tasks: int, colour: tuple[int, int, int] | None = None) -> subprocess.Popen[bytes]:
+    """A backend in a process of its own that waits 8 s for tasks, the last of them with a photo of this colour."""
+    urls = [None] * (len(tasks) - 1) + [photo(colour) if colour else None]
+    requests = [fleet.request(task, url).to_dict() for task, url in zip(tasks, urls, strict=True)]
+    code = (
+        "import json, sys; from backend.queueing import Jobs, connect; from worker.contract import Request\n"
+        "requests = [Request.from_dict(one) for one in json.loads(sys.argv[2])]\n"
+        "Jobs(connect(sys.argv[1])).submit(requests, interactive=True, wait=8)"
+    )
+    return subprocess.Popen([sys.executable, "-c", code, fleet.server.url, json.dumps(requests)])
+
+
+def test_a_worker_whose_answer_was_lost_has_finished(fleet: Fleet) -> None:
+    """The call did its work and the reply did not arrive: sent again, it says the same, and changes nothing."""
+    done, failed = fleet.enqueue([1, 2])
+    ledger = Ledger(fleet.client, "test", (INTERACTIVE, BULK), lease=30.0)
+    first, second = ledger.take({BULK: 2}, holding=0)
+    result = Result(PROJECT, 1, VERSION, fleet.plan, ())
+    assert ledger.finish(first, done, result)
+    assert ledger.finish(first, done, result)
+    assert ledger.fail(second, "why", delay=60.0) == "scheduled"
+    assert ledger.fail(second, "why", delay=60.0) == "scheduled"
+    assert fleet.job(failed)["retries_left"] == "1", "one try is over, not two"
+    (other,) = fleet.enqueue([3])
+    (third,) = ledger.take({BULK: 2}, holding=0)
+    fleet.client.zrem(f"rq:wip:{BULK}", third.entry)
+    assert not ledger.finish(third, other, result), "the lease is lost"
 
 
 def test_redis_refuses_strangers(fleet: Fleet) -> None:
