@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import httpx
 import redis
 
 from backend.drafts import DRAFTS, write_drafts
@@ -31,6 +32,11 @@ log = logging.getLogger("boxlift.delivery")
 
 MOST = 1000
 """Results in one round."""
+TIMEOUT = 300.0
+"""Seconds that Label Studio is given for an answer: an import of a thousand may take it more than a minute."""
+UNSURE = 120.0
+"""Seconds that an import may go on in Label Studio after its sender has died or given up: its own servers end a
+request before that."""
 _GONE_FOR_GOOD = (400, 404, 413, 422)
 """Answers to an import that no repetition will change."""
 
@@ -61,15 +67,18 @@ class Delivery:
         *,
         unmatched: str = "skip",
         interval: float = 0.5,
+        unsure: float = UNSURE,
         after: Callable[[int, Sequence[Mapping[str, Any]]], object] | None = None,
     ) -> None:
-        """`after` is called with the project and each lot of predictions that Label Studio has taken."""
+        """`after` is called with the project and each lot of predictions that Label Studio has taken. An import
+        that was not answered may go on for `unsure` seconds."""
         self._client = client
         self._outbox = Outbox(client)
         self._tunings = Tunings(client)
         self._studio = studio
         self._unmatched = unmatched
         self._interval = interval
+        self._unsure = unsure
         self._after = after
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -83,7 +92,7 @@ class Delivery:
         from backend.queueing import connect
         from backend.studio import Studio
 
-        studio = Studio(settings.studio_url, settings.studio_token)
+        studio = Studio(settings.studio_url, settings.studio_token, timeout=TIMEOUT)
         after = functools.partial(write_drafts, studio) if settings.write == DRAFTS else None
         return cls(connect(settings.redis_url), studio, unmatched=settings.unmatched, after=after)
 
@@ -186,16 +195,29 @@ class Delivery:
         self._drop(project, useless)
         if not predictions or not still_ours():
             return 0
+        if self._outbox.importing(project):
+            raise StudioError(
+                f"it may still be importing what it was sent before: {len(predictions)} results wait for its end"
+            )
         return self._import(project, version, predictions)
 
     def _import(self, project: int, version: str, predictions: dict[int, dict[str, Any]]) -> int:
+        # Said before: a sender that is killed cannot say it any more.
+        self._outbox.importing(project, self._unsure)
         try:
             created = self._studio.import_predictions(project, list(predictions.values()))
         except StudioError as error:
+            # Refused, or never sent, is clear. No answer, or that of a proxy which would not wait, says nothing.
+            unsent = isinstance(error.__context__, httpx.ConnectError | httpx.ConnectTimeout)
+            refused = error.status is not None and error.status < 500
+            self._outbox.importing(project, 0.0 if refused or unsent else self._unsure)
             if error.status not in _GONE_FOR_GOOD:
                 raise
             return self._halve(project, version, predictions, str(error))
+        self._outbox.importing(project, 0.0)
         log.info("%d predictions delivered", created, extra={"project": project, "version": version})
+        for task in predictions:
+            log.debug("delivered", extra={"project": project, "task": task, "version": version})
         if created < len(predictions):  # it drops what it does not like and does not say which
             stored = self._studio.predicted(project, version, sorted(predictions))
             reason = "Label Studio did not store the prediction: see whether the labelling config has changed"

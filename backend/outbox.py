@@ -3,11 +3,17 @@
 outbox:<project>  ──take──►  sending:<project>  ──done──►  gone
        ▲                            │
        └──────────restore───────────┘   (Label Studio is down, or the sender died)
+
+A sender holds the project's lock, delivery:<project>, for as long as it lives. While it waits for Label Studio to
+import, importing:<project> is there besides, and outlives a sender that is killed or gives up: Label Studio may go
+on importing what it was sent, so nothing is sent again until that is over.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -16,6 +22,7 @@ from uuid import uuid4
 import redis
 
 from worker.contract import (
+    FAILING_KEY,
     FAILURES_KEPT,
     FAILURES_KEY,
     OUTBOXES_KEY,
@@ -27,7 +34,7 @@ from worker.contract import (
 from worker.errors import ContractError
 
 _TAKE = """
--- KEYS: outbox, sending. ARGV: most. Moves entries, oldest hash order first, and returns them.
+-- KEYS: outbox, sending. ARGV: most. Moves entries, in no order, and returns them.
 local found, cursor, moved = {}, '0', 0
 repeat
   local page = redis.call('HSCAN', KEYS[1], cursor, 'COUNT', ARGV[1])
@@ -60,10 +67,29 @@ end
 return #entries / 2
 """
 
+_REPORT = """
+-- KEYS: failures, failing. ARGV: most, then entries, each in place of what was said of its task before.
+for i = 2, #ARGV do
+  local entry = cjson.decode(ARGV[i])
+  local task = string.format('%d:%d', entry.project, entry.task)
+  local before = redis.call('HGET', KEYS[2], task)
+  if before then redis.call('LREM', KEYS[1], 1, before) end
+  redis.call('LPUSH', KEYS[1], ARGV[i])
+  redis.call('HSET', KEYS[2], task, ARGV[i])
+end
+while redis.call('LLEN', KEYS[1]) > tonumber(ARGV[1]) do
+  local old = cjson.decode(redis.call('RPOP', KEYS[1]))
+  redis.call('HDEL', KEYS[2], string.format('%d:%d', old.project, old.task))
+end
+"""
+
 _UNLOCK = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 _RENEW = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0"
-_HOLD = 120_000
-"""Milliseconds that a sender's lock outlives its last sign of life: longer than any request to Label Studio."""
+_HOLD = 20_000
+"""Milliseconds that a sender's lock outlives its last sign of life."""
+_RENEWED = 5.0
+"""Seconds between two of them."""
+_log = logging.getLogger("boxlift.delivery")
 
 
 class Outbox:
@@ -75,6 +101,7 @@ class Outbox:
         self._restore = client.register_script(_RESTORE)
         self._unlock = client.register_script(_UNLOCK)
         self._renew = client.register_script(_RENEW)
+        self._report = client.register_script(_REPORT)
 
     def projects(self) -> list[int]:
         """Projects with something to send."""
@@ -104,12 +131,41 @@ class Outbox:
         if not self._client.set(key, token, nx=True, px=_HOLD):
             yield None
             return
+        done = threading.Event()
+
+        def ours() -> bool:
+            return bool(self._renew([key], [token, _HOLD]))
+
+        def renew() -> None:
+            while not done.wait(_RENEWED):
+                try:
+                    ours()
+                except redis.RedisError as error:
+                    _log.debug("lock not renewed: %s", type(error).__name__, extra={"project": project})
+
+        thread = threading.Thread(target=renew, name=f"sending-{project}", daemon=True)
+        thread.start()
         try:
             self.restore(project)
-            yield lambda: bool(self._renew([key], [token, _HOLD]))
+            yield ours
         finally:
-            self.restore(project)
-            self._unlock([key], [token])
+            done.set()
+            thread.join()
+            if ours():  # else another sender is at it, and what is being sent is its own
+                self.restore(project)
+                self._unlock([key], [token])
+
+    def importing(self, project: int, seconds: float | None = None) -> bool:
+        """Whether Label Studio may still be importing what it was sent. With `seconds`, say that it may for so
+        long; with 0, that it is over."""
+        key = f"{PREFIX}importing:{project}"
+        if seconds is None:
+            return bool(self._client.exists(key))
+        if seconds > 0:
+            self._client.set(key, "1", px=max(1, int(seconds * 1000)))
+        else:
+            self._client.delete(key)
+        return seconds > 0
 
     def take(self, project: int, most: int) -> tuple[dict[int, Result], dict[int, str]]:
         """Up to `most` results by task, to be sent now; and what cannot be read, with the reason."""
@@ -137,11 +193,9 @@ class Outbox:
         """Put results that Label Studio will never take where people see them."""
         if not reasons:
             return
+        now = time.time()
         entries = [
-            json.dumps({"at": time.time(), "project": project, "task": task, "job": "", "reason": reason})
+            json.dumps({"at": now, "project": project, "task": task, "job": "", "reason": reason})
             for task, reason in reasons.items()
         ]
-        pipe = self._client.pipeline(transaction=True)
-        pipe.lpush(FAILURES_KEY, *entries)
-        pipe.ltrim(FAILURES_KEY, 0, FAILURES_KEPT - 1)
-        pipe.execute()
+        self._report([FAILURES_KEY, FAILING_KEY], [FAILURES_KEPT, *entries])

@@ -177,14 +177,17 @@ class Studio:
     def import_predictions(self, project: int, predictions: Sequence[Mapping[str, Any]]) -> int:
         """Store predictions ({task, result, score, model_version}) in bulk. Returns how many were created.
 
-        Label Studio drops those that do not fit its labelling config and says so only by a smaller number.
+        Label Studio drops those that do not fit its labelling config and says so only by a smaller number. Sent
+        once: where no answer comes, they may be stored all the same.
         """
         from label_studio_sdk.types import PredictionRequest
 
         created = 0
         for start in range(0, len(predictions), PAGE):
             part = [PredictionRequest(**item) for item in predictions[start : start + PAGE]]
-            call = functools.partial(self.sdk.projects.import_predictions, id=project, request=part)
+            call = functools.partial(
+                self.sdk.projects.import_predictions, id=project, request=part, request_options={"max_retries": 0}
+            )
             created += self.call(f"{len(part)} predictions for project {project}", call).created or 0
         return created
 
