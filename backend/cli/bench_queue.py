@@ -39,7 +39,12 @@ REQUEST = 1000
 @click.option(
     "--processes", type=click.IntRange(1), default=1, show_default=True, help="Workers with the stand-in."
 )
-@click.option("--network", default="", help="Also measure this network through the queue and without it.")
+@click.option(
+    "--network",
+    default="efficientnet_lite0",
+    show_default=True,
+    help="Network that is measured through the queue and without it.",
+)
 @click.option("--real-images", type=click.IntRange(8), default=64, show_default=True, help="Images for --network.")
 @click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Most images in a batch.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
@@ -62,9 +67,8 @@ def command(
         figures |= _enqueue(server.url, tasks)
     with RedisServer() as server:
         figures |= _overhead(server.url, images, milliseconds / 1000, processes, batch)
-    if network:
-        with RedisServer() as server:
-            figures |= _real(server.url, network, real_images, batch)
+    with RedisServer() as server:
+        figures |= _real(server.url, network, real_images, batch)
     if as_json:
         click.echo(json.dumps(figures))
         return
