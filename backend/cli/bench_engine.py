@@ -54,7 +54,9 @@ def command(
 
     captum_ratio: classifying, DeepLIFT and guided backpropagation by stock captum in float32, over the same by
     Boxlift. forward_ratio: Boxlift over three plain forward passes. b1, b8: photos in a batch.
+    localize_ratio: from the network's input to boxes, over the engine alone with the same inner layers.
     peak_memory_mib: of a worker with batches of 8, above its loaded weights.
+    captum_peak_memory_mib: of captum's first run, above what is there before it.
     """
     from worker.attribution import parse_precision
     from worker.bench.engine import about_machine, measure_engine
@@ -72,7 +74,7 @@ def command(
         from worker.bench.detector import measure_detectors
 
         figures["detectors"] = measure_detectors(loaded, photos, precision=kind)
-    figures |= about_machine()
+    figures |= about_machine(loaded.device)
     if as_json:
         click.echo(json.dumps(figures))
     else:
@@ -105,7 +107,7 @@ def _memory(settings: Settings, chosen: ChosenNetwork, images: Path | None) -> f
         process.join()
     if kind == "error":
         raise BoxliftError(value)
-    return None if value is None else round(value, 1)
+    return None if value is None else float(value)
 
 
 def _memory_alone(settings: Settings, chosen: ChosenNetwork, images: Path | None, reports: Connection) -> None:

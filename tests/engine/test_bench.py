@@ -18,8 +18,8 @@ from worker.images import Photo
 from worker.networks import NETWORKS, Network, Preprocessing
 
 
-def _network(module: nn.Module) -> Network:
-    entry = dataclasses.replace(NETWORKS["vgg11"], preprocessing=Preprocessing(size=(16, 16)))
+def _network(module: nn.Module, layer: str = "1") -> Network:
+    entry = dataclasses.replace(NETWORKS["vgg11"], preprocessing=Preprocessing(size=(16, 16)), layers=(layer,))
     module = module.eval().requires_grad_(False)
     return Network("tiny", module, entry.preprocessing, ("a", "b"), "0" * 64, entry)
 
@@ -54,6 +54,9 @@ def test_compares_everything_in_both_batches_and_precisions() -> None:
             assert figures[f"forward_ratio_b{batch}_{kind}"] == pytest.approx(ours / forward)
             assert figures[f"images_per_s_b{batch}_{kind}"] == pytest.approx(batch / ours)
             assert figures["cpu_time"][f"captum_ratio_b{batch}_{kind}"] > 0
+        whole, engine = (figures["seconds"][f"{name}_b{batch}"]["median"] for name in ("localize", "engine"))
+        assert figures[f"localize_ratio_b{batch}"] == pytest.approx(whole / engine)
+        assert figures[f"captum_peak_memory_mib_b{batch}"] >= 0
         assert 0 <= figures[f"convergence_delta_b{batch}_fp32"] < 1e-4
     assert "captum_error" not in figures
 
@@ -68,9 +71,10 @@ def test_measures_the_precision_that_is_asked_for(precision: torch.dtype) -> Non
 
 
 def test_says_why_captum_cannot() -> None:
-    figures = measure_engine(_network(_Shared()), _photos(1), repeat=1)
+    figures = measure_engine(_network(_Shared(), "first"), _photos(1), repeat=1)
     assert figures["captum_ratio_b1_fp32"] is figures["captum_ratio_b8_default"] is None
     assert figures["captum_error"]
+    assert "captum_peak_memory_mib_b1" not in figures
     assert figures["forward_ratio_b1_fp32"] > 0
 
 
@@ -94,4 +98,5 @@ def test_command_prints_one_json_object(tmp_path: Path, monkeypatch: pytest.Monk
     assert figures["peak_memory_mib"] > 0
     assert figures["precision"].startswith("float32 (as set")
     assert {"captum_ratio_b1_fp32", "captum_ratio_b8_default", "forward_ratio_b1_fp32"} <= figures.keys()
-    assert {"seconds", "precision", "threads", "versions"} <= figures.keys()
+    assert {"seconds", "precision", "threads", "versions", "captum_peak_memory_mib_b8"} <= figures.keys()
+    assert {"localize_ratio_b1", "localize_ratio_b8"} <= figures.keys()

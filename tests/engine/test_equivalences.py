@@ -107,6 +107,41 @@ def test_pieces_are_the_same_as_all_at_once(module: nn.Module, chunk: int, refer
     assert whole.rows.tolist() == [4, 0, 0, 2, 0, 4, 0]
 
 
+class _Wide(nn.Module):
+    """Large enough that several tiles are one pass's images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 48, 3, padding=1), nn.Conv2d(48, 4, 3, padding=1)
+        self.head = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(F.relu(self.first(x)), 2)
+        return self.head(F.relu(self.second(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-13), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("chunk", [2, 4])
+def test_tiles_pieces_and_single_images_are_the_same(dtype: torch.dtype, tolerance: float, chunk: int) -> None:
+    module, images = seeded(_Wide, dtype=dtype), noise(5, 160, 160, dtype=dtype)
+    options: dict[str, object] = {
+        "input_size": (160, 160),
+        "precision": dtype,
+        "layers": ["second"],
+        "reference": 0.1,
+    }
+    whole, pieces = (Attributor(module, chunk=size, **options) for size in (8, chunk))  # type: ignore[arg-type]
+    assert 1 <= whole._plan.tile < 4, "several tiles, or this tests nothing"
+    right = whole(images, TARGETS)
+    found = pieces(images, TARGETS)
+    alone = [whole(images[i : i + 1], TARGETS[i : i + 1]) for i in range(5)]
+    for name in ("deeplift", "guided"):
+        scale = float(getattr(right, name).norm())
+        assert float((getattr(found, name) - getattr(right, name)).norm()) <= tolerance * scale
+        singles = torch.cat([getattr(one, name) for one in alone])
+        assert float((singles - getattr(right, name)).norm()) <= tolerance * scale
+
+
 def test_rows_may_leave_images_out_or_be_none(module: nn.Module) -> None:
     right = _engine(module)(IMAGES, TARGETS)
     for chunk in (2, 8):

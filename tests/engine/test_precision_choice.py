@@ -7,6 +7,8 @@ import torch
 from tiny import seeded
 from torch import nn
 
+from backend.checks import check_weights
+from backend.settings import Settings
 from worker.attribution import Attributor, best_precision, describe_precision, parse_precision
 from worker.errors import SettingsError
 
@@ -47,3 +49,20 @@ def test_description_tells_what_was_set(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: True, raising=False)
     assert describe_precision("cpu") == "bfloat16 (AMX found)"
     assert describe_precision("cpu", torch.float32) == "float32 (as set; bfloat16 (AMX found) would be chosen)"
+
+
+@pytest.mark.parametrize(
+    ("amx", "chosen", "words"),
+    [
+        (True, "auto", "cpu, bfloat16 (AMX found)"),
+        (False, "auto", "cpu, float32 (no AMX: bfloat16 would be slower than float32)"),
+        (True, "float32", "cpu, float32 (as set; bfloat16 (AMX found) would be chosen)"),
+    ],
+)
+def test_doctor_tells_which_and_why(monkeypatch: pytest.MonkeyPatch, amx: bool, chosen: str, words: str) -> None:
+    monkeypatch.setattr("torch.backends.mkldnn.is_available", lambda: True)
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: amx, raising=False)
+    settings = Settings(network="efficientnet_lite0", device="cpu", precision=chosen)
+    [line] = [check for check in check_weights(settings) if check.name == "device"]
+    assert line.text == words
+    assert line.state == "ok"

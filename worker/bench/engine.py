@@ -20,8 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from worker.attribution import Attribution, Attributor, best_precision, describe_precision
+from worker.bench.memory import mib_between, peak
 from worker.errors import NetworkError
 from worker.images import Photo, to_tensor
+from worker.localizer import Localizer
 from worker.networks import Network
 
 BATCHES = (1, 8)
@@ -45,7 +47,9 @@ def measure_engine(
     Returns flat ratios (`captum_ratio_b1_fp32`: captum's time over ours; `forward_ratio_…`: ours over three forward
     passes of the same network and precision), `images_per_s_…`, `cpu_time` (the same ratios of processor time),
     `seconds` (median, best and processor time of each), and `convergence_delta_…`: how far, at most, the
-    contributions of a photo are from the change of its logit.
+    contributions of a photo are from the change of its logit. `localize_ratio_b1` and `…_b8` are the whole way from
+    the network's input to boxes over the engine alone with the same inner layers, at the default precision.
+    `captum_peak_memory_mib_…` is what captum's first run takes above what is there before it.
     captum computes in float32 always; `captum_ratio_…_default` holds that against ours at its default precision.
     Where stock captum cannot run the network its ratios are None and `captum_error` says why.
 
@@ -60,10 +64,14 @@ def measure_engine(
     work: dict[str, Any] = {}
     for batch in BATCHES:
         images = _images(network, photos, batch).to(device)
-        runs = _contestants(network, images, default)
+        runs = _contestants(network, images, default) | _whole_way(network, photos, images, default)
+        before = peak(device, reset=True)
         problem = _trial(runs, "captum_fp32")
+        after = peak(device)
         if problem:
             figures["captum_error"] = problem
+        else:
+            figures[f"captum_peak_memory_mib_b{batch}"] = mib_between(before, after)
         figures |= _completeness(batch, runs)
         times = interleaved(runs, repeat, device)
         if default == torch.float32:
@@ -81,14 +89,16 @@ def measure_engine(
     }
 
 
-def about_machine() -> dict[str, Any]:
-    """What the figures depend on."""
+def about_machine(device: torch.device | None = None) -> dict[str, Any]:
+    """What the figures depend on. `device` is where they were taken; None for a GPU where there is one."""
+    if device is None:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     import captum
     import torchvision
 
     return {
         "threads": torch.get_num_threads(),
-        "machine": torch.cuda.get_device_name() if torch.cuda.is_available() else _processor(),
+        "machine": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -125,6 +135,19 @@ def _contestants(network: Network, images: Tensor, default: torch.dtype) -> dict
         runs["boxlift_default"] = _boxlift(network, images, default)
         runs["forward_default"] = _forward(network, images, default)
     return runs
+
+
+def _whole_way(
+    network: Network, photos: Sequence[Photo], images: Tensor, precision: torch.dtype
+) -> dict[str, Callable[[], object]]:
+    """A localizer on inputs that are ready, and its own engine on the same."""
+    localizer = Localizer(network, precision=precision)
+    pictures = [photos[number % len(photos)] for number in range(len(images))]
+    every = [None] * len(images)
+    return {
+        "localize": lambda: list(localizer._view(pictures, images, every, 1, 0.0)),
+        "engine": lambda: localizer.attribute(images, every),
+    }
 
 
 def _completeness(batch: int, runs: Mapping[str, Callable[[], object]]) -> dict[str, float]:
@@ -206,6 +229,7 @@ def _ratios(batch: int, medians: Mapping[str, float]) -> dict[str, float | None]
         figures[f"captum_ratio_b{batch}_{kind}"] = None if captum is None else captum / ours
         figures[f"forward_ratio_b{batch}_{kind}"] = ours / medians[f"forward_{kind}"]
         figures[f"images_per_s_b{batch}_{kind}"] = batch / ours
+    figures[f"localize_ratio_b{batch}"] = medians["localize"] / medians["engine"]
     return figures
 
 

@@ -31,8 +31,12 @@ def measure_memory(
     localizer = Localizer(network, precision=precision)
     for _ in range(3):
         localizer.localize(chosen)
-    after = peak(device)
-    return None if before is None or after is None else (after - before) / MIB
+    return mib_between(before, peak(device))
+
+
+def mib_between(before: int | None, after: int | None) -> float | None:
+    """How many MiB more; None where the system does not tell."""
+    return None if before is None or after is None else round((after - before) / MIB, 1)
 
 
 def peak(device: torch.device, *, reset: bool = False) -> int | None:
