@@ -29,10 +29,9 @@ from choose_parameters import compute_maps
 
 from worker.boxes import Floats
 from worker.evaluation.datasets import read_dataset
-from worker.learning import Maps, Study, fit_regression, held_out_calibration, likeliest, overlaps, study
-from worker.learning.adapting import Trial, adapt, known_regression
+from worker.learning import Maps, fit_regression, held_out_calibration, likeliest, overlaps, study
 from worker.learning.maps import Integers
-from worker.learning.tuning import TRUST, drawn, fit_study
+from worker.learning.tuning import drawn, fit
 from worker.networks import load_network
 from worker.networks.load import find_entry
 from worker.parameters import GUIDED, Parameters, Source
@@ -64,20 +63,20 @@ def unmeasured(parameters: Parameters, network: str) -> Parameters:
     return Parameters(sources=(*first, Source(GUIDED, sigma=0.04)))
 
 
-def measure(photos: Study, parameters: Parameters, corrections: Integers, test: Integers, seed: int) -> Split:
+def measure(
+    maps: Maps, truths: list[Floats], parameters: Parameters, corrections: Integers, test: Integers, seed: int
+) -> Split:
     """Tune on some photos, look at the others."""
-    few = photos.take(corrections)
     began = time.monotonic()
-    found = fit_study(few, parameters, seed=seed)
+    found = fit(maps.take(corrections), [truths[photo] for photo in corrections], parameters, seed=seed)
     seconds = time.monotonic() - began
-    rest, every = photos.take(test), np.arange(len(test))
-    before = overlaps(drawn(rest, parameters), rest, every)
-    after = overlaps(drawn(rest, found.parameters), rest, every)
-    always = after
-    if not found.boxes and found.best is not None:
-        known = known_regression(parameters)
-        [weights] = adapt(few, known, [Trial(np.ones(len(few)), TRUST[found.best])])
-        always = overlaps(drawn(rest, replace(parameters, regression=weights)), rest, every)
+    rest, drawn_there = maps.take(test), [truths[photo] for photo in test]
+
+    def fits(some: Parameters) -> Floats:
+        photos = study(rest, some, drawn_there)
+        return overlaps(drawn(photos, some), photos, np.arange(len(test)))
+
+    before, after, always = fits(parameters), fits(found.parameters), fits(found.candidate)
     return Split(
         corloc=float((before >= 0.5).mean()),
         mean_iou=float(before.mean()),
@@ -147,7 +146,6 @@ def command(
     seen = Maps.load(file)
     for start in starts:
         parameters = unmeasured(shipped, network) if start == "unmeasured" else shipped
-        photos = study(seen, parameters, truths)
         plain = study(seen, parameters, true)
         found = []
         for seed in range(splits):
@@ -163,7 +161,7 @@ def command(
                     regression=fit_regression(plain, others, goal),
                     calibration=held_out_calibration(plain, others, goal),
                 )
-            found.append(measure(photos, parameters, few, rest, seed))
+            found.append(measure(seen, truths, parameters, few, rest, seed))
         what = {"network": network, "photos": dataset.name, "corrections": corrections, "loose": loose}
         click.echo(json.dumps(what | {"start": start, "splits": splits} | summary(found)))
 

@@ -20,6 +20,7 @@ from worker.heads.fitting import one_thread
 from worker.learning.adapting import FORGET, Trial, adapt, known_regression
 from worker.learning.calibration import score_signs
 from worker.learning.figures import centred, overlaps, reliability
+from worker.learning.looks import looks
 from worker.learning.maps import Maps
 from worker.learning.scoring import fit_score, log_loss, old_score
 from worker.learning.study import Study, study
@@ -34,6 +35,10 @@ LEAST = 10
 """Photos with boxes that are needed at least: fewer cannot tell a gain from chance."""
 TRUST = (math.inf, 500.0, 150.0, 50.0, 15.0, FORGET)
 """See `adapting.Trial.trust`. The first trial of all is to keep what there is."""
+LOOK_TRUST, MANY = 50.0, 200
+"""Where the maps are looked at in another way, the refiner that is known knows less: from this many photos on, it
+is learned anew."""
+AS_IT_IS = "what there is"
 FOLDS, ROUNDS = 5, 2
 SURE = 0.98
 """A gain is real if it is above 0 in this share of the bootstrap's draws. With 0.95, one in twenty projects that
@@ -79,9 +84,9 @@ class Fit:
     score: bool
     """Whether the score is calibrated anew."""
     trial: str
-    """The best one, published or not."""
-    best: int | None = None
-    """Its place in `TRUST`; None for what there is."""
+    """What suits these photos best, published or not."""
+    candidate: Parameters
+    """Its parameters, but for the score."""
     before: Figures | None = None
     after: Figures | None = None
     gains: dict[str, Gain] | None = None
@@ -94,26 +99,38 @@ class Fit:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the parameters, ready for JSON."""
-        return {name: value for name, value in asdict(self).items() if name != "parameters"} | {
+        return {name: value for name, value in asdict(self).items() if name not in ("parameters", "candidate")} | {
             "better": self.better
         }
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """One way to parameters: how the maps are looked at, and how much is learned from the photos."""
+
+    name: str
+    look: Parameters
+    """Refiner and score are those that are known."""
+    photos: Study
+    """As they look so."""
+    trust: float
+
+    def learn(self, among: Sequence[Floats]) -> list[Regression]:
+        """A refiner from the photos of each of `among`: (N,) 1 for those that it learns from, else 0."""
+        return adapt(self.photos, known_regression(self.look), [Trial(some, self.trust) for some in among])
 
 
 @one_thread()
 def fit(maps: Maps, truths: Sequence[Floats], parameters: Parameters, *, seed: int = 0) -> Fit:
     """Parameters for N photos like these, whose true boxes (M, 4), M ≥ 1, people drew: fractions of the image."""
-    return fit_study(study(maps, parameters, truths), parameters, seed=seed)
-
-
-def fit_study(photos: Study, parameters: Parameters, *, seed: int = 0) -> Fit:
-    """As `fit`, for photos as these parameters see them."""
-    count = len(photos)
+    count = len(maps)
     if count < LEAST:
         reason = f"{count} photos with boxes: at least {LEAST} are needed"
-        return Fit(count, parameters, False, False, _name(None), reason=reason)
-    known = known_regression(parameters)
+        return Fit(count, parameters, False, False, AS_IT_IS, parameters, reason=reason)
+    photos = study(maps, parameters, truths)
+    ways = _ways(photos, maps, truths, parameters)
     old = drawn(photos, parameters)
-    held = _held_out(photos, known, old, seed)
+    held = _held_out(ways, old, seed)
     every = np.arange(count)
     before = overlaps(old, photos, every)
     chosen, boxes = _choose(held, photos)
@@ -121,39 +138,41 @@ def fit_study(photos: Study, parameters: Parameters, *, seed: int = 0) -> Fit:
     value = np.mean([_value(overlaps(one, photos, every)) for one in boxes], axis=0) - _value(before)
     right = np.mean([overlaps(one, photos, every) >= 0.5 for one in boxes], axis=0) - (before >= 0.5)
     gains = {"corloc": _gain(right, seed), "mean_iou": _gain(after - before, seed), "value": _gain(value, seed)}
+    candidate = parameters
+    if chosen is not None:
+        candidate = replace(chosen.look, regression=chosen.learn([np.ones(count)])[0])
     real = chosen is not None and _gain(value, seed, SURE).low > 0 and gains["corloc"].mean >= 0
-    if real:
-        regression = adapt(photos, known, [Trial(np.ones(count), _trust(chosen))])[0]
-        fresh = replace(parameters, regression=regression)
-    else:
-        fresh, boxes = parameters, [old]
-    final, scored = _score(photos, parameters, fresh, boxes, seed)
-    old_scores = old_score(photos, parameters, old)
+    fresh = candidate if real else parameters
+    boxes = boxes if real else [old]
+    seen = photos if chosen is None or not real else chosen.photos
+    final, scored = _score(photos, seen, parameters, fresh, boxes, seed)
     return Fit(
         photos=count,
         parameters=final,
         boxes=real,
         score=final.calibration != fresh.calibration,
-        trial=_name(chosen),
-        best=chosen,
-        before=_figures(photos, [old], [old_scores]),
+        trial=chosen.name if chosen else AS_IT_IS,
+        candidate=candidate,
+        before=_figures(photos, [old], [old_score(photos, parameters, old)]),
         after=_figures(photos, boxes, scored),
         gains=gains,
         reason="" if real else "no gain in the boxes that is more than chance",
     )
 
 
-def _trust(chosen: int | None) -> float:
-    return TRUST[chosen or 0]
+def _ways(photos: Study, maps: Maps, truths: Sequence[Floats], parameters: Parameters) -> list[_Way]:
+    """Everything that is tried: all trusts for the look that is known, one for each other look."""
+    found = [_Way(_name(trust), parameters, photos, trust) for trust in TRUST]
+    trust = LOOK_TRUST if len(photos) < MANY else FORGET
+    for name, look in looks(parameters).items():
+        found.append(_Way(f"{name}; {_name(trust)}", look, study(maps, look, truths), trust))
+    return found
 
 
-def _name(chosen: int | None) -> str:
-    if chosen is None:
-        return "the defaults"
-    trust = TRUST[chosen]
+def _name(trust: float) -> str:
     if math.isinf(trust):
         return "all boxes moved and scaled alike"
-    return "learned anew" if trust == FORGET else f"the defaults as {trust:.0f} photos' worth"
+    return "the refiner learned anew" if trust == FORGET else f"the refiner as {trust:.0f} photos' worth"
 
 
 def drawn(photos: Study, parameters: Parameters) -> Floats:
@@ -163,33 +182,30 @@ def drawn(photos: Study, parameters: Parameters) -> Floats:
     return union_boxes(photos.heat, parameters.threshold)
 
 
-def _held_out(photos: Study, known: Regression, old: Floats, seed: int) -> tuple[npt.NDArray[np.int64], Floats]:
-    """The folds (R, N) of all rounds, and boxes (R, 1 + T, N, 4) of what there is and of every trial, each of
+def _held_out(ways: Sequence[_Way], old: Floats, seed: int) -> tuple[npt.NDArray[np.int64], Floats, Sequence[_Way]]:
+    """The folds (R, N) of all rounds, and boxes (R, 1 + W, N, 4) of what there is and of every way, each of
     weights that the photo had no part in."""
-    count = len(photos)
+    count = len(old)
     folds = np.stack([np.random.default_rng([seed, number]).permutation(count) % FOLDS for number in range(ROUNDS)])
-    trials = [
-        (number, fold, place) for number in range(ROUNDS) for fold in range(FOLDS) for place in range(len(TRUST))
-    ]
-    learned = adapt(
-        photos,
-        known,
-        [Trial((folds[number] != fold).astype(float), TRUST[place]) for number, fold, place in trials],
-    )
-    boxes = np.empty((ROUNDS, 1 + len(TRUST), count, 4))
+    parts = [(number, fold) for number in range(ROUNDS) for fold in range(FOLDS)]
+    among = [(folds[number] != fold).astype(float) for number, fold in parts]
+    boxes = np.empty((ROUNDS, 1 + len(ways), count, 4))
     boxes[:, 0] = old
-    for (number, fold, place), weights in zip(trials, learned, strict=True):
-        out = folds[number] == fold
-        boxes[number, 1 + place, out] = regress(photos.probes[out], weights)
-    return folds, boxes
+    for place, way in enumerate(ways):
+        for (number, fold), weights in zip(parts, way.learn(among), strict=True):
+            out = folds[number] == fold
+            boxes[number, 1 + place, out] = regress(way.photos.probes[out], weights)
+    return folds, boxes, ways
 
 
-def _choose(held: tuple[npt.NDArray[np.int64], Floats], photos: Study) -> tuple[int | None, list[Floats]]:
-    """The best trial, None for what there is, and the boxes (N, 4) of each round, where the trial of every fold is
+def _choose(
+    held: tuple[npt.NDArray[np.int64], Floats, Sequence[_Way]], photos: Study
+) -> tuple[_Way | None, list[Floats]]:
+    """The best way, None for what there is, and the boxes (N, 4) of each round, where the way of every fold is
     the best one of the other folds."""
-    folds, boxes = held
+    folds, boxes, ways = held
     every = np.arange(len(photos))
-    values = np.array([[_value(overlaps(one, photos, every)) for one in trials] for trials in boxes])
+    values = np.array([[_value(overlaps(one, photos, every)) for one in tried] for tried in boxes])
     chosen = []
     for number, fold in enumerate(folds):
         mine = np.empty_like(boxes[0, 0])
@@ -199,7 +215,7 @@ def _choose(held: tuple[npt.NDArray[np.int64], Floats], photos: Study) -> tuple[
             mine[out] = boxes[number, best, out]
         chosen.append(mine)
     best = int(values.mean((0, 2)).argmax())
-    return (None if best == 0 else best - 1), chosen
+    return (None if best == 0 else ways[best - 1]), chosen
 
 
 def _value(fit: Floats) -> Floats:
@@ -214,11 +230,19 @@ def _gain(differences: Floats, seed: int, level: float = _SHOWN) -> Gain:
 
 
 def _score(
-    photos: Study, old: Parameters, fresh: Parameters, boxes: Sequence[Floats], seed: int
+    photos: Study,
+    seen: Study,
+    old: Parameters,
+    fresh: Parameters,
+    boxes: Sequence[Floats],
+    seed: int,
 ) -> tuple[Parameters, list[Floats]]:
-    """The parameters with the score that suits their boxes, and the held-out scores (N,) of each round."""
+    """The fresh parameters with the score that suits their boxes, and the held-out scores (N,) of each round.
+
+    `photos` are as the old parameters see them, `seen` as the fresh ones do.
+    """
     every = np.arange(len(photos))
-    kept = [old_score(photos, old, one) for one in boxes]
+    kept = [old_score(seen, old, one) for one in boxes]
     right = [overlaps(one, photos, every) >= 0.5 for one in boxes]
     if min(int(r.sum()) for r in right) < 5 or min(int((~r).sum()) for r in right) < 5:
         return fresh, kept
@@ -228,14 +252,14 @@ def _score(
         scores = np.empty(len(every))
         for part in range(FOLDS):
             out, rest = fold == part, fold != part
-            model = fit_score(photos, old.calibration, every[rest], one[rest], hit[rest])
-            scores[out] = chance(score_signs(photos, every[out], one[out]), model)
+            model = fit_score(seen, old.calibration, every[rest], one[rest], hit[rest])
+            scores[out] = chance(score_signs(seen, every[out], one[out]), model)
         learned.append(scores)
     better = [log_loss(k, r) - log_loss(s, r) for k, s, r in zip(kept, learned, right, strict=True)]
     if _gain(np.mean(better, axis=0), seed, SURE).low <= 0:
         return fresh, kept
     model = fit_score(
-        photos, old.calibration, np.tile(every, len(boxes)), np.concatenate(boxes), np.concatenate(right)
+        seen, old.calibration, np.tile(every, len(boxes)), np.concatenate(boxes), np.concatenate(right)
     )
     return replace(fresh, calibration=model), learned
 
