@@ -1,23 +1,27 @@
 """Many tasks: what is posted, what it costs, and that nothing grows.
 
-Lengths are for every day; BOXLIFT_LONG_TESTS=1 runs 10,000 posted tasks, 30,000 worked off, 100,000 for memory.
+Lengths are for every day; docs/testing.md has those with BOXLIFT_LONG_TESTS=1.
 """
 
 from __future__ import annotations
 
-import os
+import json
 import time
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from fleet import Fleet, photo, until
+from click.testing import CliRunner
+from fleet import LONG, Fleet, photo, until
+from PIL import Image
+from stub_worker import RAISES
 
 from backend.app import create_app
+from backend.cli import main
 from backend.settings import Settings
 from worker.contract import BULK, outbox_key
 
-LONG = bool(os.environ.get("BOXLIFT_LONG_TESTS"))
 CONFIG = (
     '<View><Image name="image" value="$image"/><RectangleLabels name="label" toName="image">'
     '<Label value="cat"/></RectangleLabels></View>'
@@ -56,6 +60,23 @@ def test_above_the_limit_503_says_when_to_come_back(fleet: Fleet) -> None:
     assert client.post("/predict", json=body | {"tasks": tasks[:40]}).status_code == 200
 
 
+def test_many_tasks_are_refused_while_redis_is_away_and_a_few_are_not(fleet: Fleet) -> None:
+    """[] means "ask again": Label Studio does so for a task that somebody opens, and not for a thousand others."""
+    fleet.start(1)
+    client = create_app(Settings(redis_url=fleet.server.url)).test_client()
+    tasks = [{"id": n, "data": {"image": photo()}} for n in range(1, 6)]
+    body: dict[str, Any] = {"tasks": tasks, "project": "7.1", "label_config": CONFIG, "params": {}}
+    assert client.post("/setup", json={"schema": CONFIG}).status_code == 200
+    fleet.server._end()
+    answer = client.post("/predict", json=body)
+    assert answer.status_code == 503
+    assert "5 tasks were not taken" in answer.status
+    assert int(answer.headers["Retry-After"]) > 0
+    assert client.post("/predict", json=body | {"tasks": tasks[:4]}).get_json()["results"] == [[]] * 4
+    fleet.server.start()
+    assert client.post("/predict", json=body).status_code == 200
+
+
 def test_metrics_tell_what_happened(fleet: Fleet) -> None:
     fleet.start(1, seconds=0.0)
     requests = fleet.enqueue(range(40)) + fleet.enqueue([50], "data:image/png;base64,AAAA")
@@ -79,17 +100,40 @@ def test_metrics_tell_what_happened(fleet: Fleet) -> None:
 
 
 @pytest.mark.slow
-def test_memory_of_a_worker_stays_flat(fleet: Fleet) -> None:
-    """Shortened: some thousand jobs of no computing time at all, as many as a slow network does in two hours."""
-    part, parts = (25_000, 4) if LONG else (2_500, 4)
-    (worker,) = fleet.start(1, seconds=0.0)
+@pytest.mark.timeout(900)
+def test_bench_tells_all_that_is_promised() -> None:
+    """A small form of the command: what it measures is not looked at, only that it does."""
+    small = ["--tasks", "200", "--images", "20", "--real-images", "8"]
+    ended = CliRunner().invoke(main, ["bench", "queue", "--json", *small], catch_exceptions=False)
+    assert ended.exit_code == 0, ended.output
+    figures = json.loads(ended.stdout.splitlines()[-1])
+    assert figures["network"] == "efficientnet_lite0"
+    for name in ("enqueue_per_s", "slowest_request_s", "overhead_ms_per_image", "rate_vs_engine"):
+        assert isinstance(figures[name], float), name
+    assert figures["rate_vs_engine"] > 0
+
+
+@pytest.mark.slow
+def test_memory_of_a_worker_stays_flat(fleet: Fleet, tmp_path: Path) -> None:
+    """Jobs of no computing time at all, as many as a network that does one a second does in two hours: small and
+    large photos, such as cannot be decoded, or fetched, or that raise."""
+    part, parts = (25_000, 4) if LONG else (1_800, 4)
+    (worker,) = fleet.start(1, seconds=0.0, roots=[str(tmp_path)], log="CRITICAL")
+    fleet.jobs._retries = 0
+    large = tmp_path / "large.jpg"
+    Image.effect_noise((1200, 900), 50).convert("RGB").save(large)
+    kinds = [None, None, str(large), "data:image/png;base64,AAAA", str(tmp_path / "gone.jpg"), photo(RAISES)]
     process = psutil.Process(worker.pid)
     sizes = []
-    for number in range(parts):
-        fleet.enqueue(range(number * part, (number + 1) * part))
-        until(lambda number=number: fleet.client.hlen(outbox_key(7)) == (number + 1) * part, "one part", 900)
+    for number in range(parts + 1):  # the first one warms up
+        for kind, url in enumerate(kinds):
+            share = part // (60 if kind in (2, 5) else 4)  # these take a while each
+            fleet.enqueue(range((10 * number + kind) * part, (10 * number + kind) * part + share), url)
+        until(fleet.nothing_left, "one part", 900)
         sizes.append(process.memory_info().rss / 1e6)
-    growth = (sizes[-1] - sizes[0]) / (part * (parts - 1))
-    assert growth * 1000 < 1.0, f"{growth * 1000:.2f} MB for every 1,000 jobs: {sizes}"
+    growth = (sizes[-1] - sizes[1]) / (part * (parts - 1))
+    assert fleet.stats()["images:failed"] > part
+    assert fleet.stats()[f"jobs:{BULK}:failed"] > 10
+    assert growth * 1000 < 0.5, f"{growth * 1000:.2f} MB for every 1,000 jobs: {sizes}"
     assert process.num_fds() < 100
     assert process.num_threads() < 50
