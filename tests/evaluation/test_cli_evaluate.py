@@ -118,7 +118,7 @@ def test_a_method_that_fails_on_the_way_costs_only_itself(
 def test_a_network_with_classes_of_its_own(dataset: Path) -> None:
     """Class indices of ImageNet mean nothing to it; a class that is called as the objects are is theirs."""
     network = load_network("efficientnet_lite0")
-    state = dict(network.module.state_dict())
+    state = {name: tensor.contiguous() for name, tensor in network.module.state_dict().items()}
     for name in [name for name, tensor in state.items() if tensor.ndim and len(tensor) == 1000]:
         state[name] = state[name][[347, 1, 2]].clone()
     save_file(state, dataset / "mine.safetensors")
