@@ -7,13 +7,17 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import httpx
 import pytest
-from fleet import Fleet, photo, until
+from fleet import LONG, Fleet, photo, until
 
+from backend import outbox
 from backend.delivery import Delivery
 from backend.demo.studio_api import StudioApi
 from backend.demo.studio_server import StudioServer, find_studio
+from backend.outbox import Outbox
 from backend.studio import Studio
 from worker.contract import (
     OUTBOXES_KEY,
@@ -229,13 +233,115 @@ def test_killed_after_the_import_and_before_noting_it(fleet: Fleet, site: Site, 
     with pytest.raises(SystemExit):
         dying.deliver(project)
     assert left(fleet, project) == 10
+    assert delivery._outbox.importing(project), "it may go on"
     assert delivery.deliver(project) == 0
     assert site.stored(project) == Counter(tasks)
     assert left(fleet, project) == 0
 
 
+class SlowServer:
+    """Passes everything on to a Label Studio, imports of predictions `delay` seconds late, whoever still
+    listens."""
+
+    def __init__(self, url: str) -> None:
+        self.delay = 0.0
+        self.imports = 0
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def pass_on(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                if self.path.endswith("/import/predictions"):
+                    outer.imports += 1
+                    time.sleep(outer.delay)
+                kept = ("authorization", "content-type")
+                headers = {name: value for name, value in self.headers.items() if name.lower() in kept}
+                answer = httpx.request(self.command, url + self.path, content=body, headers=headers, timeout=100)
+                try:
+                    self.send_response(answer.status_code)
+                    self.send_header("Content-Type", answer.headers.get("Content-Type", "text/plain"))
+                    self.send_header("Content-Length", str(len(answer.content)))
+                    self.end_headers()
+                    self.wfile.write(answer.content)
+                except OSError:
+                    self.close_connection = True
+
+            do_GET = do_POST = do_PATCH = pass_on  # noqa: N815 - the names that http.server calls
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def test_an_import_that_takes_longer_than_one_waits_for(fleet: Fleet, site: Site, delivery: Delivery) -> None:
+    """Given up, Label Studio stores it all the same: nobody sends it a second time meanwhile."""
+    project, tasks = site.project(5)
+    put(fleet, project, tasks)
+    server = SlowServer(site.server.url)
+    impatient = Studio(server.url, site.server.login.token, timeout=15.0)
+    try:
+        slow = Delivery(fleet.client, impatient, unsure=60.0)
+        server.delay = 20.0
+        with pytest.raises(StudioError, match="in time"):
+            slow.deliver(project)
+        with pytest.raises(StudioError, match="still be importing"):
+            delivery.deliver(project)  # another process
+        assert left(fleet, project) == 5
+        until(lambda: site.stored(project), "the import")
+        assert delivery.deliver(project) == 0
+        assert left(fleet, project) == 0, "it is seen to be there"
+        assert site.stored(project) == Counter(tasks)
+        assert server.imports == 1
+    finally:
+        impatient.close()
+        server.close()
+
+
+def test_an_import_that_never_came_through_is_sent_again(fleet: Fleet, site: Site, delivery: Delivery) -> None:
+    project, tasks = site.project(3)
+    put(fleet, project, tasks)
+
+    class Silent(Studio):
+        def import_predictions(self, *args: object, **kwargs: object) -> int:
+            raise StudioError("did not answer in time")
+
+    with pytest.raises(StudioError):
+        Delivery(fleet.client, site.studio(Silent), unsure=1.0).deliver(project)
+    until(lambda: not delivery._outbox.importing(project), "the end of the doubt")
+    assert delivery.deliver(project) == 3
+    assert site.stored(project) == Counter(tasks)
+
+
+def test_a_dead_senders_lock_ends_soon_and_a_living_ones_does_not(
+    fleet: Fleet, site: Site, delivery: Delivery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "_HOLD", 2000)
+    monkeypatch.setattr(outbox, "_RENEWED", 0.3)
+    project, tasks = site.project(3)
+    put(fleet, project, tasks)
+    with Outbox(fleet.client).locked(project) as ours:
+        assert ours is not None
+        time.sleep(4)  # longer than the lock: it is renewed
+        assert ours()
+        assert delivery.deliver(project) == 0
+        assert left(fleet, project) == 3
+    fleet.client.set(f"boxlift:1:delivery:{project}", "a sender that was killed", px=2000)
+    assert delivery.deliver(project) == 0
+    until(lambda: delivery.deliver(project) == 3, "the end of the dead one's lock")
+    assert site.stored(project) == Counter(tasks)
+
+
 def test_label_studio_down_while_results_come(fleet: Fleet, site: Site, delivery: Delivery) -> None:
-    """Shortened: down until all results wait and a few tries have failed, instead of for a minute."""
+    """Down until all results wait and a few tries have failed; with BOXLIFT_LONG_TESTS, for a minute."""
     project, tasks = site.project(40)
     fleet.start(1, version=MODEL.version)
     site.server.stop()
@@ -244,7 +350,7 @@ def test_label_studio_down_while_results_come(fleet: Fleet, site: Site, delivery
         requests = [request_of(fleet, project, task, index) for index, task in enumerate(tasks)]
         fleet.jobs.submit(requests, interactive=False)
         until(fleet.nothing_left, "empty queues")
-        time.sleep(5)
+        time.sleep(60 if LONG else 5)
         assert left(fleet, project) == 40
         site.server.start()
         until(site.answers, "Label Studio")
