@@ -57,6 +57,8 @@ class View:
     """Guided backpropagation, summed over channels: (H, W) of the network's input."""
     heat: boxes.Floats
     """The final heat map, (grid, grid) in [0, 1]."""
+    delta: float
+    """Convergence delta: how far DeepLIFT's contributions are from the change of the logit, in logits."""
 
 
 class Localizer:
@@ -212,6 +214,7 @@ class Localizer:
                 deeplift=attribution.deeplift[first].float().sum(0).cpu().numpy(),
                 guided=attribution.guided[first].float().sum(0).cpu().numpy(),
                 heat=heats[first],
+                delta=float(attribution.delta[first]),
             )
 
     def attribute(self, inputs: Tensor, allowed: Sequence[Allowed], *, several: bool = False) -> Attribution:

@@ -57,8 +57,10 @@ def command(
 ) -> None:
     """Find boxes in image files.
 
-    Boxes are x0, y0, x1, y1 in pixels of the upright image. Exit status 0 if all images worked, 1 if some
-    failed, 2 for bad usage.
+    Boxes are x0, y0, x1, y1 in pixels of the upright image. With --json convergence_delta tells how far DeepLIFT's
+    contributions, which should sum to the change of the class's logit, are from it.
+
+    Exit status 0 if all images worked, 1 if some failed, 2 for bad usage.
     """
     settings = Settings.from_env()
     localizer = _load(settings, network, weights, classes, engine, precision)
@@ -151,6 +153,7 @@ def _print_json(found: Iterator[Outcome], version: str) -> int:
                 "width": photo.width,
                 "height": photo.height,
                 "model_version": version,
+                "convergence_delta": view.delta,
                 "detections": [asdict(item) for item in view.detections],
             }
         click.echo(json.dumps(line, ensure_ascii=False))

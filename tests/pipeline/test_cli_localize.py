@@ -56,7 +56,8 @@ def test_lines_of_json(tmp_path: Path, photo: Path) -> None:
         assert set(line) == {"image", "error"}
         assert line["image"] in line["error"]
     for line in (upright, twin):
-        assert list(line) == ["image", "width", "height", "model_version", "detections"]
+        assert list(line) == ["image", "width", "height", "model_version", "convergence_delta", "detections"]
+        assert 0 < abs(line["convergence_delta"]) < 0.5
         assert (line["width"], line["height"]) == (width, height)
         assert re.fullmatch(r"boxlift-efficientnet_lite0-[0-9a-f]{12}", line["model_version"])
         [found] = line["detections"]
@@ -69,6 +70,18 @@ def test_lines_of_json(tmp_path: Path, photo: Path) -> None:
     assert twin["detections"][0]["box"] == pytest.approx(
         upright["detections"][0]["box"], abs=max(width, height) / 50
     )
+
+
+def test_captum_gives_the_same_boxes(tmp_path: Path, photo: Path) -> None:
+    ours, captums = (
+        boxlift(*BASE, "--precision", "float32", "--engine", engine, "--json", str(photo), cwd=tmp_path)
+        for engine in ("boxlift", "captum")
+    )
+    assert ours.returncode == captums.returncode == 0, captums.stderr
+    [right], [found] = (json.loads(done.stdout)["detections"] for done in (ours, captums))
+    assert found["label"] == right["label"]
+    assert found["score"] == pytest.approx(right["score"], abs=0.01)
+    assert found["box"] == pytest.approx(right["box"], abs=3)
 
 
 def test_table_and_panels(tmp_path: Path, photo: Path) -> None:
