@@ -130,7 +130,7 @@ def _too_many_at_once(scene: Scene) -> bool:
         with contextlib.ExitStack() as held:
             for _ in range(60):
                 connection = held.enter_context(socket.socket())  # create_connection leads to the scene's victim
-                connection.connect(("127.0.0.1", server.effective_port))
+                connection.connect(("127.0.0.1", int(server.effective_port)))
                 connection.sendall(b"GET /predict HTTP/1.1\r\n")
             until = time.monotonic() + 3.0
             while len(server.active_channels) < 60 and time.monotonic() < until:
