@@ -5,18 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from backend.drafts import worked_on
+from backend.drafts import Api, worked_on
 from worker.errors import StudioError
 
 log = logging.getLogger("boxlift.accept")
-
-
-class Api(Protocol):
-    """What accepting needs of `backend.studio.Studio`. May raise StudioError."""
-
-    def request(self, method: str, path: str, doing: str, body: object = None) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -42,7 +36,7 @@ def accept(studio: Api, project: int, version: str, score: float, *, write: bool
         task = int(prediction["task"])
         if not prediction.get("result") or (prediction.get("score") or 0.0) < score:
             doubtful += 1
-        elif worked_on(studio, task):
+        elif worked_on(studio, project, task):
             untouched += 1
         else:
             accepted += 1

@@ -71,7 +71,10 @@ class Events:
         some = max(1, len(made)) if isinstance(made, list) else 1
         try:
             if number and self._predictor.corrected(number, some):
-                self._background.later(self._wish, number)  # by itself: trying again must not count again
+                try:
+                    self._wish(number)
+                except NotNowError:  # later, by itself: trying all of this again would count again
+                    self._background.later(self._wish, number)
         except BoxliftError as error:
             log.warning("a correction was not counted: %s", error, extra={"project": number})
 

@@ -205,7 +205,7 @@ def _pairs(
     tag: ControlTag, labels: list[ControlTag], images: tuple[Image, ...], problems: list[str]
 ) -> Iterator[Control]:
     """A Rectangle tag with each Labels tag beside it: all draw the same rectangles, each offers its own labels."""
-    partners = [other for other in labels if set(_to_names(other)) & set(_to_names(tag))]
+    partners: list[ControlTag | None] = [other for other in labels if set(_to_names(other)) & set(_to_names(tag))]
     for partner in partners or [None]:
         yield from _control(tag, images, problems, partner)
 

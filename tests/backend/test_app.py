@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -158,6 +160,21 @@ def test_a_changed_config_counts_at_once(client: FlaskClient) -> None:
     assert results(client, body(1))[0]["result"][0]["from_name"] == "label"
     changed = CONFIG.replace('name="label"', 'name="boxes"')
     assert results(client, body(1, config=changed))[0]["result"][0]["from_name"] == "boxes"
+
+
+def test_another_model_predicts_the_same_tasks_again(make_app: Callable[..., Flask], desk: Desk) -> None:
+    app = make_app()
+    app.extensions["boxlift"]._announced._fresh = 0.0
+    client = app.test_client()
+    assert results(client, body(1))[0]["model_version"] == VERSION
+    assert desk.announced is not None
+    desk.announced = replace(desk.announced, version="boxlift-resnet18-ffffffffffff", network="resnet18")
+    deadline = time.monotonic() + 60
+    while (told := client.post("/setup", json={"schema": CONFIG}).get_json()["model_version"]) == VERSION:
+        assert time.monotonic() < deadline
+    assert results(client, body(1))[0]["model_version"] == told == desk.announced.version
+    first, second = (requests[0] for requests, _, _ in desk.asked)
+    assert first.job_id != second.job_id
 
 
 def test_labels_that_no_class_reaches_are_told_at_setup_and_in_the_log(

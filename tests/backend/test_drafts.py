@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 from flask import Flask
@@ -21,14 +23,18 @@ CONFIG = (
 class Studio:
     """Label Studio's answers to the three calls that drafts need."""
 
-    def __init__(self, **present: Any) -> None:
-        self.present = {key.replace("_", "/"): value for key, value in present.items()}
+    def __init__(self) -> None:
+        self.present: dict[Any, Any] = {}
         self.posted: list[tuple[str, Any]] = []
 
     def request(self, method: str, path: str, doing: str, body: object = None) -> Any:
         if method == "POST":
             self.posted.append((path, body))
             return {}
+        if path.startswith("api/tasks?"):
+            [item] = json.loads(parse_qs(path.partition("?")[2])["query"][0])["filters"]["items"]
+            one = {"total_annotations": 0, "cancelled_annotations": 0}
+            return {"tasks": [one | self.present.get(item["value"], {})]}
         found = self.present.get(path.removeprefix("api/tasks/").rstrip("/"), [])
         if isinstance(found, Exception):
             raise found
@@ -40,10 +46,10 @@ def prediction(task: int, boxes: int = 1) -> dict[str, Any]:
 
 
 def test_a_draft_is_made_of_what_has_boxes_and_nobody_touched() -> None:
-    tasks = {"1/drafts": [{"id": 1}], "2/annotations": [{"id": 2, "was_cancelled": True}]}
+    tasks = {"1/drafts": [{"id": 1}], 2: {"cancelled_annotations": 1}, 5: {"total_annotations": 1}}
     studio = Studio()
     studio.present = tasks
-    predictions = [prediction(1), prediction(2), prediction(3), prediction(4, boxes=0)]
+    predictions = [prediction(1), prediction(2), prediction(3), prediction(4, boxes=0), prediction(5)]
     assert write_drafts(studio, 5, predictions) == 1
     assert studio.posted == [("api/tasks/3/drafts", {"result": [{"id": "a"}], "lead_time": 0})]
 

@@ -54,13 +54,19 @@ def studio(server: RecordedStudio) -> Iterator[Studio]:
     studio.close()
 
 
+def nobody_worked(server: RecordedStudio, **others: int) -> None:
+    """No draft and no annotation on any task, but for the numbers that are given."""
+    task = {"id": 70, "total_annotations": 0, "cancelled_annotations": 0, **others}
+    server.say("GET", "/api/tasks", {"tasks": [task], "total": 1})
+    server.say("GET", "/api/tasks/ID/drafts", [])
+
+
 def draft_create(server: RecordedStudio, studio: Studio) -> None:
     made = server.recorded("draft-create")
-    for what in ("drafts", "annotations"):
-        server.say("GET", f"/api/tasks/ID/{what}", [])
+    nobody_worked(server)
     assert write_drafts(studio, 63, [{"task": 70, "result": made["result"]}]) == 1
     server.say("GET", "/api/tasks/ID/drafts", [made | {"user": "another@example.com"}])
-    assert worked_on(studio, 70)
+    assert worked_on(studio, 63, 70)
     assert write_drafts(studio, 63, [{"task": 70, "result": made["result"]}]) == 0
 
 
@@ -122,18 +128,16 @@ def task_with_prediction_and_draft(server: RecordedStudio, studio: Studio) -> No
 
 def predictions_of_task(server: RecordedStudio, studio: Studio) -> None:
     found = server.recorded("predictions-of-task")
-    for what in ("drafts", "annotations"):
-        server.say("GET", f"/api/tasks/ID/{what}", [])
+    nobody_worked(server)
     version, score = found[0]["model_version"], found[0]["score"]
     assert accept(studio, 63, version, score, write=False).accepted == 1
     assert accept(studio, 63, version, score + 0.001, write=False).doubtful == 1
     assert accept(studio, 63, "another", 0.0, write=False).accepted == 0
-    # Another user's draft, and a skipped task: both are somebody's work.
-    for what in ([("drafts", {"user": "another@example.com"})], [("annotations", {"was_cancelled": True})]):
-        for path, item in what:
-            server.say("GET", f"/api/tasks/ID/{path}", [{"id": 1, **item}])
-            assert accept(studio, 63, version, 0.0, write=True).untouched == 1
-            server.say("GET", f"/api/tasks/ID/{path}", [])
+    # Another user's draft, and a skipped task, are somebody's work.
+    server.say("GET", "/api/tasks/ID/drafts", [{"id": 1, "user": "another@example.com"}])
+    assert accept(studio, 63, version, 0.0, write=True).untouched == 1
+    nobody_worked(server, cancelled_annotations=1)
+    assert accept(studio, 63, version, 0.0, write=True).untouched == 1
     assert server.sent("POST") == []
 
 

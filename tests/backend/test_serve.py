@@ -15,9 +15,13 @@ import httpx
 import pytest
 from serving import PATIENCE, Served
 
+from backend.connecting import announced_version
 from backend.queueing import connect
 from backend.redis_server import RedisServer
+from backend.settings import Settings
+from backend.studio_checks import check_backend
 from worker.contract import MODEL_KEY, WORKERS_KEY, Model
+from worker.errors import StudioError
 
 CONFIG = (
     '<View><Image name="image" value="$image"/><RectangleLabels name="label" toName="image">'
@@ -88,3 +92,17 @@ def test_an_address_that_is_taken_is_named(redis_server: RedisServer) -> None:
     assert done.returncode == 1
     assert "BOXLIFT_PORT" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_doctor_sees_that_passwords_differ(redis_server: RedisServer) -> None:
+    served = Served(redis_server, BOXLIFT_BASIC_AUTH="studio:one")
+    port = int(served.url.rpartition(":")[2])
+    try:
+        for password, state in (("one", "ok"), ("other", "failed")):
+            found, *others = check_backend(Settings(port=port, basic_auth=f"studio:{password}"))
+            assert (found.state, others) == (state, [])
+        assert "another BOXLIFT_BASIC_AUTH" in found.text
+        with pytest.raises(StudioError, match="another BOXLIFT_BASIC_AUTH"):
+            announced_version(served.url, 1, CONFIG, "studio:other")
+    finally:
+        served.end()
