@@ -8,6 +8,7 @@ from backend.cli.lazy import LazyGroup
 
 MEASUREMENTS = {
     "engine": "the maps against captum, plain forward passes and a detector; peak memory",
+    "interactive": "how long a person waits for a smart tool",
     "queue": "enqueueing, the queue's own cost, and how long an urgent task waits",
     "preannotate": "a folder through the queue, beside the network alone",
 }
