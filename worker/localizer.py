@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from PIL import Image
-from scipy import ndimage
 from torch import Tensor
 
 from worker import boxes
@@ -31,6 +30,7 @@ from worker.heatmap import border_mask, combine, prepare
 from worker.images import Photo
 from worker.images.ahead import tensors
 from worker.parameters import DEEPLIFT, GUIDED, Parameters
+from worker.parts import Found, below_whole, regions
 from worker.probes import count, probe_boxes, union_boxes
 from worker.regression import certainty, chance, regress, signs
 
@@ -284,39 +284,16 @@ class Localizer:
         every = logits[attribution.rows.cpu(), attribution.targets.cpu()]
         best.scatter_reduce_(0, attribution.rows.cpu(), every, "amax")
         shares = (logits[rows, targets] - best[rows]).exp().numpy()
-        weights = np.array([one.weight for one in found]) * shares**self.parameters.class_weight
+        weights = shares**self.parameters.class_weight
         if self.parameters.calibration is None:
-            return np.asarray(logits.softmax(1)[rows, targets].numpy() * weights)
-        drawn, probes, heats = (
-            np.array([getattr(one, part) for one in found]) for part in ("box", "probes", "heat")
-        )
-        seen = signs(certainty(logits.numpy(), rows, targets), drawn, probes, heats)
-        return np.asarray(chance(seen, self.parameters.calibration) * weights)
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """One box of one row before it is scored, in fractions of the image."""
-
-    row: int
-    box: Box
-    probes: boxes.Floats
-    heat: boxes.Floats
-    weight: float
-    """1 for the box of the whole row; for that of one region its share of the heat, against the strongest one's."""
-
-
-def regions(heat: boxes.Floats, threshold: float) -> list[tuple[boxes.Floats, float]]:
-    """Where several hot regions lie apart: the part of the map (h, w) that belongs to each, as 0 or 1, and its heat
-    relative to that of the region with most. Every cell belongs to the nearest region. Empty for a single region.
-    """
-    labels, count = ndimage.label(heat >= threshold * heat.max(), structure=np.ones((3, 3)))
-    if count < 2:
-        return []
-    nearest = ndimage.distance_transform_edt(labels == 0, return_distances=False, return_indices=True)
-    owner = labels[tuple(nearest)]
-    mass = np.asarray(ndimage.sum_labels(heat, labels, np.arange(1, count + 1)))
-    return [((owner == number + 1).astype(heat.dtype), float(mass[number] / mass.max())) for number in range(count)]
+            sure = logits.softmax(1)[rows, targets].numpy()
+        else:
+            drawn, probes, heats = (
+                np.array([getattr(one, part) for one in found]) for part in ("box", "probes", "heat")
+            )
+            seen = signs(certainty(logits.numpy(), rows, targets), drawn, probes, heats)
+            sure = chance(seen, self.parameters.calibration)
+        return np.asarray(below_whole(found, sure, self.parameters.part_score) * weights)
 
 
 def as_box(values: boxes.Floats) -> Box:

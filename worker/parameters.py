@@ -81,7 +81,9 @@ class Parameters:
     """But no more classes than these: each costs a backward pass."""
     class_weight: float = 0.25
     """Scores of further classes are multiplied by (their probability / the best one's) to this power."""
-    extra_score: float = 0.2
+    part_score: float = 0.8
+    """Boxes of single regions score at most this share of what the whole map's box does."""
+    extra_score: float = 0.05
     """Every box but an image's first needs at least this score."""
     overlap: float = 0.5
     """Of two boxes that overlap more than this (IoU), only the better one stays."""
