@@ -46,9 +46,12 @@ def command(
         uncertainty=bool(uncertainty),
         replace=old == "replace",
     )
-    config = studio.project(project).label_config or ""
-    report = connect(studio, project, announced_version(address, project, config, settings.basic_auth), wish)
-    report.done += doubtful_first(studio, project, stream=uncertainty is None)
+    try:
+        config = studio.project(project).label_config or ""
+        report = connect(studio, project, announced_version(address, project, config, settings.basic_auth), wish)
+        report.done += doubtful_first(studio, project, stream=uncertainty is None)
+    finally:
+        studio.close()
     if as_json:
         click.echo(json.dumps(asdict(report)))
         return

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -197,6 +198,8 @@ TRAPS: list[tuple[Callable[[Broken], object], str, str, str]] = [
     (outsider, "failed", "an image of task", "BOXLIFT_IMAGE_HOSTS"),
     (local_file, "failed", "an image of task", "LOCAL_FILES_SERVING_ENABLED"),
     (password, "failed", "disagree on whether there is a password", "boxlift connect"),
+    (password, "warning", "events are refused", "BOXLIFT_WEBHOOK_SECRET"),
+    (secret, "warning", "Start training", "BOXLIFT_BASIC_AUTH"),
     (secret, "failed", "does not carry BOXLIFT_WEBHOOK_SECRET", "boxlift connect"),
     (patient, "warning", "Label Studio waits 100 s", "60 or less"),
     (
@@ -256,6 +259,57 @@ def test_a_server_that_refuses_private_addresses(strict: Strict, stack: Stack) -
     done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "ML_BLOCK_LOCAL_IP=false" in done.stderr
+
+
+class Half(StudioServer):
+    """A Label Studio where only half of it was opened: connections are saved, their webhooks are not."""
+
+    def _environment(self) -> dict[str, str]:
+        kept = super()._environment()
+        del kept["LABEL_STUDIO_SSRF_PROTECTION_ENABLED"]
+        return kept
+
+
+def test_a_server_that_refuses_only_webhooks(stack: Stack, tmp_path: Path) -> None:
+    with Half(tmp_path / "half") as server:
+        server.wait()
+        with StudioApi(server.url, server.login.token) as api:
+            number = api.create_project("half", label_config())
+            environment = stack.environment() | {
+                "LABEL_STUDIO_URL": server.url,
+                "LABEL_STUDIO_API_KEY": server.login.token,
+                "BOXLIFT_NETWORK": NETWORK,
+            }
+            command = ["connect", "--project", str(number), "--url", stack.backend_url, "--json"]
+            # It saves the connection, fails at its webhook, and answers as if all of it were refused.
+            made = CliRunner().invoke(main, command, env=environment)
+            assert (made.exit_code, "SSRF_PROTECTION_ENABLED=false" in made.output) == (1, True)
+            made = CliRunner().invoke(main, command, env=environment)
+            assert made.exit_code == 0, made.output
+            [warning] = json.loads(made.stdout)["warnings"]
+            assert "SSRF_PROTECTION_ENABLED=false" in warning
+            [connection] = api.call("GET", "/api/ml/", params={"project": number})
+            assert connection["state"] == "CO"
+            before = _everything(api, number)
+            _, checks, _ = doctor(environment, number)
+            [refused] = checks["address"]
+            assert (refused["state"], "webhooks to" in refused["text"]) == ("failed", True)
+            assert "SSRF_PROTECTION_ENABLED=false" in refused["advice"]
+            assert any("no webhook to" in check["text"] for check in checks[f"project {number}"])
+            assert _everything(api, number) == before, "the doctor has changed something"
+
+
+def _everything(api: StudioApi, number: int) -> list[Any]:
+    """A project, its connections and its webhooks; without the moment when Label Studio last tried a connection."""
+    found = [
+        api.call("GET", f"/api/projects/{number}/"),
+        api.call("GET", "/api/ml/", params={"project": number}),
+        api.call("GET", "/api/webhooks/", params={"project": number}),
+        sorted(api.projects()),
+    ]
+    for connection in found[1]:
+        connection.pop("updated_at", None)
+    return found
 
 
 def test_legacy_tokens_are_refused_with_the_way_out(strict: Strict, stack: Stack) -> None:
