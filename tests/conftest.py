@@ -15,7 +15,7 @@ _TOGETHER = ROOT / "tests" / "e2e"
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Of several testing processes (`make test`), one runs all tests of a file, and one those of a real Label Studio."""
+    """Of several testing processes (`make test`), one runs all of a file, and one all of a real Label Studio."""
     group = _TOGETHER if _TOGETHER in item.path.parents else item.path
     item.add_marker(pytest.mark.xdist_group(group.name))
 
