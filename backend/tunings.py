@@ -5,6 +5,7 @@ Nothing here is precious: corrections are in Label Studio, and tuning again make
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
@@ -120,7 +121,7 @@ class Tunings:
         """Project → its wish, a JSON object: whether to predict again (`repredict`)."""
         with talking():
             found: dict[bytes, bytes] = self._client.hgetall(TUNING_WISHES_KEY)  # type: ignore[assignment]
-        return {int(project): text.decode() for project, text in found.items()}
+        return {int(project): text.decode(errors="replace") for project, text in found.items() if project.isdigit()}
 
     def granted(self, project: int, wish: str) -> bool:
         """This wish is done with. False, and it stays, where there is a newer one."""
@@ -138,7 +139,10 @@ class Tunings:
         """Project → what became of its last wish."""
         with talking():
             found = self._client.hgetall(TUNING_STATES_KEY)
-        states = {int(project): State(**json.loads(text)) for project, text in found.items()}
+        states = {}
+        for project, text in found.items():
+            with contextlib.suppress(ValueError, TypeError):  # what another version wrote is told by nobody
+                states[int(project)] = State(**json.loads(text))
         return dict(sorted(states.items()))
 
     def corrected(self, project: int, every: int, some: int = 1) -> bool:

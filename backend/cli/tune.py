@@ -14,12 +14,15 @@ import click
 from worker.errors import BoxliftError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import redis
 
     from backend.tuning.run import Outcome
+    from backend.tunings import Tunings
 
-BUSY = 75
-"""Exit status where somebody tunes the project already."""
+BUSY, ELSEWHERE = 75, 76
+"""Exit status where somebody tunes the project already, and where this machine cannot have the workers' network."""
 
 
 @click.command()
@@ -39,6 +42,7 @@ def command(project: int, repredict: bool, dry_run: bool, reset: bool, as_json: 
     from backend.settings import Settings
     from backend.studio import Studio
     from backend.tuning.lock import BusyError, alone
+    from backend.tuning.run import ElsewhereError
     from backend.tunings import Tunings
 
     settings = Settings.from_env()
@@ -53,18 +57,20 @@ def command(project: int, repredict: bool, dry_run: bool, reset: bool, as_json: 
             if reset:
                 _reset(store, studio, project, settings.basic_auth, as_json)
                 return
-            began = time.monotonic()
-            store.note(project, "running", "reading what people drew")
+            told = _Told(None if dry_run else store, project, quiet=as_json)
+            told.say("reading what people drew")
             try:
-                outcome = _tune(settings, client, studio, project, dry_run, repredict, as_json)
+                outcome = _tune(settings, client, studio, project, dry_run, repredict, told.say)
             except BoxliftError as error:
-                store.note(project, "failed", str(error), seconds=time.monotonic() - began)
+                told.note("failed", str(error))
                 raise
             except BaseException as error:
-                store.note(project, "failed", type(error).__name__, seconds=time.monotonic() - began)
+                told.note("failed", type(error).__name__)
                 raise
-            version = outcome.version if outcome.published else ""
-            store.note(project, "done", summary(outcome), version=version, seconds=time.monotonic() - began)
+            told.note("done", summary(outcome), outcome.version if outcome.published else "")
+    except ElsewhereError as error:
+        click.echo(f"Error: {error}", err=True)
+        raise SystemExit(ELSEWHERE) from None
     except BusyError as error:
         click.echo(str(error), err=True)
         raise SystemExit(BUSY) from None
@@ -73,15 +79,38 @@ def command(project: int, repredict: bool, dry_run: bool, reset: bool, as_json: 
     if as_json:
         click.echo(json.dumps(outcome.to_dict()))
     else:
-        _show(outcome, dry_run)
+        _show(outcome, dry_run, repredict)
+
+
+class _Told:
+    """How far it is, for whoever looks: here, and in `boxlift status`. A dry run is nobody else's business."""
+
+    def __init__(self, store: Tunings | None, project: int, *, quiet: bool) -> None:
+        self._store, self._project, self._quiet = store, project, quiet
+        self._began = time.monotonic()
+
+    def say(self, line: str) -> None:
+        self.note("running", line)
+        if not self._quiet:
+            click.echo(line, err=True)
+
+    def note(self, state: str, message: str, version: str = "") -> None:
+        if self._store is not None:
+            seconds = time.monotonic() - self._began
+            self._store.note(self._project, state, message, version=version, seconds=seconds)
 
 
 def _tune(
-    settings: Any, client: redis.Redis, studio: Any, project: int, dry_run: bool, repredict: bool, quiet: bool
+    settings: Any,
+    client: redis.Redis,
+    studio: Any,
+    project: int,
+    dry_run: bool,
+    repredict: bool,
+    say: Callable[[str], object],
 ) -> Outcome:
     from backend.tuning.run import tune
 
-    say = (lambda line: None) if quiet else (lambda line: click.echo(line, err=True))
     return tune(settings, client, studio, project, dry_run=dry_run, repredict=repredict, say=say)
 
 
@@ -109,6 +138,10 @@ def summary(outcome: Outcome) -> str:
         told.append(f"labels learned: {', '.join(outcome.labels['head'])}")
     if outcome.published:
         told.append("in use")
+    elif outcome.withdrawn:
+        told.append("back to the defaults")
+    elif outcome.version == outcome.was and outcome.was != outcome.base:
+        told.append("what is in use stays")
     elif fit.get("better") or outcome.labels.get("head"):
         told.append("better, but nothing was changed")
     elif told:
@@ -116,7 +149,7 @@ def summary(outcome: Outcome) -> str:
     return "; ".join(told or outcome.notes) or "nothing to learn from"
 
 
-def _show(outcome: Outcome, dry_run: bool) -> None:
+def _show(outcome: Outcome, dry_run: bool, repredict: bool) -> None:
     fit = outcome.fit
     if fit.get("before"):
         click.echo(f"{'':18}{'before':>9}{'after':>9}   gain, 90 % of chance")
@@ -126,20 +159,30 @@ def _show(outcome: Outcome, dry_run: bool) -> None:
             ("center_hit", "centre inside"),
             ("score_auroc", "score tells (AUC)"),
             ("calibration_error", "score is off by"),
+            ("value", "IoU and half right"),
         ):
-            before, after = fit["before"][name], fit["after"][name]
+            before, after = fit["before"].get(name), fit["after"].get(name)
             line = f"{label:18}{_number(before):>9}{_number(after):>9}"
             gain = fit["gains"].get(name)
             if gain:
                 line += f"   {gain['mean']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f})"
             click.echo(line)
+        click.echo(
+            f"The last line decides: boxes change where its gain is above 0 in {fit['sure']:.0%} of the draws"
+        )
         click.echo(f"{outcome.photos} pictures, each measured with what was learned from others: {fit['trial']}")
     for note in outcome.notes:
         click.echo(note)
-    if fit.get("better") or outcome.labels.get("head"):
+    if outcome.version != outcome.was:
         click.echo(f"{'would be' if dry_run else 'in use'}: {outcome.version}")
     if outcome.repredicted:
         click.echo(f"{outcome.repredicted} tasks are predicted again")
+    elif (outcome.published or outcome.withdrawn) and not repredict:
+        click.echo(
+            "Predictions that are there stay, but Label Studio shows their scores no longer: a task gets a new one "
+            "when it is opened. To have new ones of all that nobody has annotated: "
+            f"boxlift preannotate --project {outcome.project} --unannotated"
+        )
 
 
 def _number(value: float | None) -> str:

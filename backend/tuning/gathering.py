@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from backend.tuning.examples import Example
+from backend.tuning.fetching import Fetched
 from worker.errors import ImageError
-from worker.images import FetchPolicy, ImageLimits, Photo, decode, fetch
+from worker.images import ImageLimits, Photo, decode
 from worker.images.fetch import printable
 from worker.learning import Maps, map_photos
 from worker.learning.cache import MapCache, content_digest
@@ -16,6 +18,8 @@ from worker.localizer import Localizer
 
 log = logging.getLogger("boxlift.tuning")
 _AT_ONCE = 8
+_CHANGING = "/data/local-files/"
+"""Addresses under which people put other photos, without telling anybody."""
 
 
 @dataclass
@@ -34,16 +38,18 @@ def gather(
     examples: Sequence[Example],
     cache: MapCache,
     network: Callable[[], Localizer],
-    policy: FetchPolicy,
+    photos: Fetched,
     limits: ImageLimits,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> Gathered:
-    """The maps of all examples that can be used. `network` is called only where some are missing.
+    """The maps of all examples that can be used. `network` is called only where some are missing. Local files are
+    read again each time, since they may have changed; where that fails, what is known of them serves.
 
     Raises BoxliftError where a photo is missing and the network cannot be had.
     """
     found: dict[int, Maps] = {}
     for place, example in enumerate(examples):
+        _look_again(example, cache, photos)
         maps = cache.find(example.image.url, example.classes)
         if maps is not None:
             found[place] = maps
@@ -52,13 +58,20 @@ def gather(
     if missing:
         localizer = network()
         try:
-            _compute(examples, missing, found, gathered, cache, localizer, policy, limits, progress)
+            _compute(examples, missing, found, gathered, cache, localizer, photos, limits, progress)
         finally:
             cache.close()
     for place in sorted(found):
         gathered.examples.append(examples[place])
         gathered.maps.append(found[place])
     return gathered
+
+
+def _look_again(example: Example, cache: MapCache, photos: Fetched) -> None:
+    address = example.image.url
+    if address.startswith(_CHANGING) and cache.content(address) is not None:
+        with contextlib.suppress(ImageError):
+            cache.saw(address, content_digest(photos.get(address)))
 
 
 def _compute(
@@ -68,7 +81,7 @@ def _compute(
     gathered: Gathered,
     cache: MapCache,
     localizer: Localizer,
-    policy: FetchPolicy,
+    photos: Fetched,
     limits: ImageLimits,
     progress: Callable[[int, int], object],
 ) -> None:
@@ -79,7 +92,7 @@ def _compute(
         for place in part:
             example = examples[place]
             try:
-                data = fetch(example.image.url, policy)
+                data = photos.get(example.image.url)
                 content = content_digest(data)
                 known = cache.look_up(content, example.classes)
                 if known is not None:

@@ -9,10 +9,11 @@ import numpy as np
 
 from backend.plans import Reading
 from backend.tuning.examples import Example
+from backend.tuning.fetching import Fetched
 from worker import heads
 from worker.contract import digest
 from worker.errors import ImageError
-from worker.images import FetchPolicy, ImageLimits, decode, fetch
+from worker.images import ImageLimits, decode
 from worker.images.fetch import printable
 from worker.learning.cache import MapCache, content_digest
 from worker.localizer import Localizer, as_box
@@ -32,16 +33,22 @@ def learn_labels(
     reading: Reading,
     cache: MapCache,
     network: Callable[[], Localizer],
-    policy: FetchPolicy,
+    photos: Fetched,
     limits: ImageLimits,
+    progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> heads.Learned:
     """A head for the project's labels, if it is better. `network` is called only for photos that are new.
 
     Raises NetworkError where the network cannot learn labels at all.
     """
     last = _last_layer(cache, network)
-    found = [_features(one, cache, network, policy, limits) for one in examples]
-    cache.close()
+    found = []
+    try:
+        for one in examples:
+            found.append(_features(one, cache, network, photos, limits))
+            progress(len(found), len(examples))
+    finally:
+        cache.close()
     return heads.train_head([one for one in found if one is not None], last, competition(reading))
 
 
@@ -55,7 +62,7 @@ def _last_layer(cache: MapCache, network: Callable[[], Localizer]) -> heads.Last
 
 
 def _features(
-    example: Example, cache: MapCache, network: Callable[[], Localizer], policy: FetchPolicy, limits: ImageLimits
+    example: Example, cache: MapCache, network: Callable[[], Localizer], photos: Fetched, limits: ImageLimits
 ) -> heads.Example | None:
     boxes = [(label, as_box(box)) for label, box in zip(example.labels, example.boxes, strict=True)]
     if not any(label for label, _ in boxes):
@@ -66,7 +73,7 @@ def _features(
     if kept is not None and {"whole", "crops", "labels"} <= kept.keys():
         return heads.Example(kept["whole"], kept["crops"], tuple(str(label) for label in kept["labels"]))
     try:
-        data = fetch(address, policy)
+        data = photos.get(address)
         photo = decode(data, limits, name=printable(address))
         cache.saw(address, content_digest(data))
     except ImageError as error:

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,25 +17,33 @@ from backend.bulk.project import PATIENCE
 from backend.bulk.tasks import list_tasks
 from backend.connecting import show_version
 from backend.corrections import corrections
-from backend.plans import read_config
+from backend.plans import Reading, read_config
 from backend.predictor import Predictor
 from backend.queueing import Jobs
 from backend.settings import Settings
 from backend.studio import Studio
-from backend.tuning.examples import examples
+from backend.tuning.examples import Example, examples
 from backend.tunings import Tunings
 from worker.contract import Head, Model, Tuning
 from worker.errors import LabellingError, NetworkError, QueueError, StudioError
 
 if TYPE_CHECKING:
+    from backend.tuning.fetching import Fetched
     from worker.heads import Learned
-    from worker.learning.tuning import Fit
+    from worker.images import ImageLimits
+    from worker.learning.cache import MapCache
     from worker.localizer import Localizer
     from worker.parameters import Parameters
 
 log = logging.getLogger("boxlift.tuning")
 Say = Callable[[str], object]
+PRECISION = "float32"
+"""Of the maps that are learned from."""
 _ENQUEUED = 1000
+
+
+class ElsewhereError(NetworkError):
+    """This machine cannot have the workers' network; another one may."""
 
 
 @dataclass
@@ -56,9 +64,14 @@ class Outcome:
     """See `worker.learning.tuning.Fit`."""
     labels: dict[str, Any] = field(default_factory=dict)
     """See `worker.heads.training.Learned`; `head` holds the names of the labels that were learned."""
+    was: str = ""
+    """Version that predicted for the project until now."""
     version: str = ""
     """That predicts for the project from now on."""
     published: bool = False
+    """Whether the project has another version now."""
+    withdrawn: bool = False
+    """Whether it is back to the defaults, since its tuning is worse than these."""
     repredicted: int = 0
     """Tasks put into the queue."""
     seconds: float = 0.0
@@ -86,15 +99,24 @@ def tune(
     base = store.announced()
     if base is None:
         raise QueueError("no worker has announced a model yet: start `boxlift worker`")
-    outcome = Outcome(project, base.version, version=store.version(project) or base.version)
-    learned, head = _learn(settings, studio, base, project, outcome, say)
-    better = learned is not None and learned.better
-    if better or head is not None:
-        parameters = learned.parameters.to_dict() if learned is not None and better else None
+    was = store.version(project) or base.version
+    outcome = Outcome(project, base.version, was=was, version=was)
+    current = store.of(project)
+    if current is not None and current.base != base.version:
+        current = None  # of another network or weights: nothing of it serves
+    parameters, head = _learn(settings, studio, base, project, outcome, current, say)
+    if parameters is not None or head is not None:
         tuning = Tuning(project, base.version, base.network, parameters, head)
         outcome.version = tuning.version
-        if not dry_run:
+        if outcome.version != outcome.was and not dry_run:
             _publish(store, studio, tuning, base, outcome, settings.basic_auth)
+        elif not dry_run:  # perhaps Label Studio was away when it was published
+            _show(studio, project, outcome.version, outcome, settings.basic_auth)
+    elif current is not None:
+        outcome.version = base.version
+        if not dry_run and store.withdraw(project):
+            outcome.withdrawn = True
+            _show(studio, project, base.version, outcome, settings.basic_auth)
     if repredict and not dry_run:
         outcome.repredicted = _repredict(settings, client, studio, project)
     outcome.seconds = round(time.monotonic() - start, 1)
@@ -102,16 +124,19 @@ def tune(
 
 
 def _learn(
-    settings: Settings, studio: Studio, base: Model, project: int, outcome: Outcome, say: Say
-) -> tuple[Fit | None, Head | None]:
-    """Parameters and labels."""
+    settings: Settings,
+    studio: Studio,
+    base: Model,
+    project: int,
+    outcome: Outcome,
+    current: Tuning | None,
+    say: Say,
+) -> tuple[dict[str, Any] | None, Head | None]:
+    """Parameters (None for the defaults) and labels to use from now on."""
     from backend.cli.worker import fetch_policy
-    from backend.tuning.gathering import gather
-    from backend.tuning.labels import learn_labels
-    from worker.images import ImageLimits
-    from worker.learning import Maps
+    from backend.tuning.fetching import Fetched
+    from worker.images import ImageLimits, fetch
     from worker.learning.cache import MapCache
-    from worker.learning.tuning import fit
 
     # The workers' own reading: which classes compete must not depend on what was tuned before.
     reading = read_config(studio.project(project).label_config or "", base, settings.unmatched)
@@ -121,37 +146,83 @@ def _learn(
     outcome.annotated = sum(not one.skipped for one in made)
     found = examples(project, made, reading)
     say(f"{outcome.annotated} annotated tasks, {len(found)} pictures with boxes")
-    cache = MapCache(settings.cache_dir, base.version)
-    network = functools.cache(lambda: _network(settings, base))
     policy = fetch_policy(settings)
     limits = ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
-    gathered = gather(
-        found,
-        cache,
-        network,
-        policy,
-        limits,
-        lambda done, total: say(f"maps: {done} of {total}") if done == total or not done % 80 else None,
-    )
+    with Fetched(lambda address: fetch(address, policy)) as photos:
+        means = _Means(
+            cache=MapCache(settings.cache_dir, f"{base.version}-{PRECISION}", server=settings.studio_url),
+            network=functools.cache(lambda: _network(settings, base)),
+            photos=photos,
+            limits=limits,
+            say=say,
+        )
+        return _learn_from(found, reading, base, outcome, current, means)
+
+
+@dataclass(frozen=True)
+class _Means:
+    """What learning needs beside what people drew."""
+
+    cache: MapCache
+    network: Callable[[], Localizer]
+    photos: Fetched
+    limits: ImageLimits
+    say: Say
+
+    def progress(self, what: str) -> Callable[[int, int], object]:
+        """Something that says now and then how far it is."""
+
+        def told(done: int, total: int) -> None:
+            if done == total or not done % 40:
+                self.say(f"{what}: {done} of {total}")
+
+        return told
+
+
+def _learn_from(
+    found: Sequence[Example], reading: Reading, base: Model, outcome: Outcome, current: Tuning | None, means: _Means
+) -> tuple[dict[str, Any] | None, Head | None]:
+    from backend.tuning import keeping
+    from backend.tuning.gathering import gather
+    from backend.tuning.labels import learn_labels
+    from worker.learning import Maps
+    from worker.learning.tuning import fit
+
+    gathered = gather(found, means.cache, means.network, means.photos, means.limits, means.progress("maps"))
     outcome.photos, outcome.computed, outcome.unusable = len(gathered.maps), gathered.computed, gathered.unusable
-    if not gathered.maps:
+    truths = [one.boxes for one in gathered.examples]
+    learned = None
+    if gathered.maps:
+        means.say(f"boxes: fitting to {len(truths)} pictures")
+        begun = time.monotonic()
+        learned = fit(Maps.joined(gathered.maps), truths, _parameters(base))
+        outcome.fit_seconds = round(time.monotonic() - begun, 2)
+        outcome.fit = learned.to_dict()
+    kept = keeping.parameters(learned, current, gathered.maps, truths)
+    if learned is None:
         outcome.notes.append("nobody has drawn boxes on pictures that can be used: annotate some tasks first")
-        return None, None
-    begun = time.monotonic()
-    learned = fit(Maps.joined(gathered.maps), [one.boxes for one in gathered.examples], _parameters(base))
-    outcome.fit_seconds = round(time.monotonic() - begun, 2)
-    outcome.fit = learned.to_dict()
-    if not learned.better:
-        outcome.notes.append(f"boxes stay as they are: {learned.reason}")
-    say("labels")
-    try:
-        labels = learn_labels(gathered.examples, reading, cache, network, policy, limits)
-    except NetworkError as error:
-        outcome.notes.append(f"no labels learned: {error}")
-        return learned, None
-    outcome.labels = _told(labels)
-    outcome.notes.append(f"labels: {labels.reason}")
-    return learned, labels.head
+    elif kept.note or not learned.better:
+        outcome.notes.append(kept.note or f"boxes stay as they are: {learned.reason}")
+    head = None
+    if gathered.maps:
+        means.say("labels")
+        try:
+            labels = learn_labels(
+                gathered.examples, reading, means.cache, means.network, means.photos, means.limits,
+                means.progress("labels"),
+            )  # fmt: skip
+        except ElsewhereError:
+            raise
+        except NetworkError as error:
+            outcome.notes.append(f"no labels learned: {error}")
+        else:
+            head, outcome.labels = labels.head, _told(labels)
+            outcome.notes.append(f"labels: {labels.reason}")
+    config = {label.value for control in reading.labelling.controls for label in control.labels}
+    kept_head = keeping.head(head, current, config)
+    if kept_head.note:
+        outcome.notes.append(kept_head.note)
+    return kept.value, kept_head.value
 
 
 def _told(labels: Learned) -> dict[str, Any]:
@@ -171,15 +242,20 @@ def _parameters(base: Model) -> Parameters:
 
 
 def _network(settings: Settings, base: Model) -> Localizer:
-    """The workers' network on this machine. Raises NetworkError where it is another one."""
+    """The workers' network on this machine, in float32: what is learned must not depend on what the machine that
+    happened to take the wish up is fast at. Raises ElsewhereError where it is another one or cannot be had."""
     from backend.cli.worker import Start, load
 
+    settings = dataclasses.replace(settings, precision=PRECISION)
     if settings.network != base.network:  # workers were started with another one, or with a fallback
         settings = dataclasses.replace(settings, network=base.network, weights="")
-    localizer = load(Start(settings, settings.device, "", burst=False, batch=8, loaders=1))
+    try:
+        localizer = load(Start(settings, settings.device, "", burst=False, batch=8, loaders=1))
+    except NetworkError as error:
+        raise ElsewhereError(str(error)) from None
     if localizer.version != base.version:
         weights = Path(settings.weights).name or "the published weights"
-        raise NetworkError(
+        raise ElsewhereError(
             f"workers run {base.version}, but {settings.network} with {weights} is {localizer.version} here: "
             "set BOXLIFT_NETWORK and BOXLIFT_WEIGHTS to theirs"
         )
@@ -192,8 +268,12 @@ def _publish(
     store.publish(tuning, base)
     outcome.published = True
     log.info("published", extra={"project": tuning.project, "version": tuning.version})
+    _show(studio, tuning.project, tuning.version, outcome, basic_auth)
+
+
+def _show(studio: Studio, project: int, version: str, outcome: Outcome, basic_auth: str) -> None:
     try:
-        show_version(studio, tuning.project, tuning.version, basic_auth)
+        show_version(studio, project, version, basic_auth)
     except StudioError as error:
         outcome.notes.append(f"Label Studio goes on showing the old version's scores: {error}")
 

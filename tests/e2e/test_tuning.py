@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from backend.demo.photos import photos
+from backend.demo.photos import label_config, photos
 from backend.demo.stack import Stack
 from backend.demo.studio_api import StudioApi
 from backend.review.matching import iou
 from worker.contract import Box
 
 from .project import NewProject, Project
-from .test_integration import boxlift, until
+from .test_integration import backend, boxlift, until
 
 LOOSE = 1.5
 """How much wider and taller the people of this project draw than the defaults do."""
@@ -98,6 +99,7 @@ def test_start_training_makes_better_boxes_for_its_project_only(
 
     again = boxlift(stack, "tune", "--project", str(mine.id), "--dry-run", BOXLIFT_NETWORK="efficientnet_lite0")
     assert (again["computed"], again["version"]) == (0, version), "same corrections, same tuning, cached maps"
+    assert tuned(stack, mine) == state, "a dry run is nobody else's business"
     reset = boxlift(stack, "tune", "--project", str(mine.id), "--reset")
     assert (reset["withdrawn"], reset["version"]) == (True, mine.version)
 
@@ -110,3 +112,17 @@ def test_too_few_corrections_change_nothing(new_project: NewProject, studio: Stu
     told = boxlift(stack, "tune", "--project", str(project.id), BOXLIFT_NETWORK="efficientnet_lite0")
     assert (told["annotated"], told["published"], told["version"]) == (1, False, project.version)
     assert "at least" in " ".join(told["notes"])
+
+
+def test_every_so_many_annotations_ask_for_a_tuning(studio: StudioApi, stack: Stack, tmp_path: Path) -> None:
+    number = studio.create_project("every third", label_config())
+    tasks = studio.upload(number, [photo.path for photo in photos()[:3]])
+    with backend(stack, tmp_path, BOXLIFT_TUNE_EVERY="3") as url:
+        boxlift(stack, "connect", "--project", str(number), "--url", url)
+        for task in tasks[:2]:
+            studio.call("POST", f"/api/tasks/{task}/annotations/", json={"result": [], "lead_time": 1.0})
+        assert str(number) not in boxlift(stack, "status")["tunings"]
+        studio.call("POST", f"/api/tasks/{tasks[2]}/annotations/", json={"result": [], "lead_time": 1.0})
+        state = tuned(stack, Project(studio, number, ""))
+    assert (state["state"], state["version"]) == ("done", "")
+    assert "annotate some tasks first" in state["message"]

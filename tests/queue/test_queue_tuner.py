@@ -16,7 +16,7 @@ from backend.redis_server import RedisServer
 from backend.tuning.lock import BusyError, alone, busy
 from backend.tuning.tuner import Tuner
 from backend.tunings import Tunings
-from worker.contract import MODEL_KEY, Model, tuning_lock_key
+from worker.contract import MODEL_KEY, TUNING_STATES_KEY, TUNING_WISHES_KEY, Model, tuning_lock_key
 
 pytestmark = pytest.mark.timeout(180)
 BASE = Model("boxlift-efficientnet_lite0-1", "efficientnet_lite0", ("cat", "dog"))
@@ -86,3 +86,37 @@ def test_a_project_is_tuned_by_one_at_a_time(server: RedisServer, client: redis.
 def test_a_lock_outlives_a_crash_for_a_minute_only(client: redis.Redis) -> None:
     with alone(client, 7):
         assert 0 < client.pttl(tuning_lock_key(7)) <= 60_000
+
+
+def test_a_wish_that_cannot_be_read_holds_up_no_other(
+    server: RedisServer, client: redis.Redis, silent: str
+) -> None:
+    store = Tunings(client)
+    for number, text in enumerate(("no JSON", "[]", "{")):
+        client.hset(TUNING_WISHES_KEY, str(number + 1), text)
+    client.hset(TUNING_WISHES_KEY, "no project", "{}")
+    client.hset(TUNING_STATES_KEY, "9", "no JSON")
+    store.wish(7)
+    running = tuner(server, silent)
+    running.start()
+    until(lambda: busy(client, 7), "a tuning")
+    running.stop()
+    assert list(store.wishes()) == [7]
+    assert [store.states()[number].state for number in (1, 2, 3)] == ["failed"] * 3
+
+
+def test_a_child_that_hangs_is_ended_and_others_go_on(
+    server: RedisServer, client: redis.Redis, silent: str
+) -> None:
+    store = Tunings(client)
+    store.wish(7)
+    running = tuner(server, silent)
+    running.silent = 5.0
+    running.start()
+    try:
+        until(lambda: not store.wishes(), "the end of the wish")
+        until(lambda: store.states()[7].state == "failed", "the reason")
+    finally:
+        running.stop()
+    assert "nothing was heard" in store.states()[7].message
+    until(lambda: not busy(client, 7), "its end")
