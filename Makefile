@@ -44,7 +44,7 @@ demo: setup
 	@$(VENV)/bin/boxlift demo $(if $(filter-out 0,$(ONCE)),--once) $(ARGS)
 
 test: setup
-	@$(VENV)/bin/python -m pytest -n $(TESTERS) --dist loadgroup $(ARGS)
+	@$(VENV)/bin/python -m pytest -n $(TESTERS) --dist loadscope $(ARGS)
 
 lint: $(VENV)/.synced
 	@$(VENV)/bin/ruff check .

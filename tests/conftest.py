@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does: see backend.cli
 
 ROOT = Path(__file__).parents[1]
-_TOGETHER = ROOT / "tests" / "e2e"
+_TOGETHER = "tests/e2e/"
 """Its tests share a Label Studio, which costs more to start than most of them take."""
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Of several testing processes (`make test`), one runs all of a file, and one all of a real Label Studio."""
-    group = _TOGETHER if _TOGETHER in item.path.parents else item.path
-    item.add_marker(pytest.mark.xdist_group(group.name))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduler(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return _TOGETHER if file.startswith(_TOGETHER) else file
+
+    return Scheduler(config, log)
 
 
 @pytest.fixture(scope="session")
