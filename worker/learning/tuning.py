@@ -147,8 +147,9 @@ def fit(maps: Maps, truths: Sequence[Floats], parameters: Parameters, *, seed: i
     candidate = parameters
     if chosen is not None:
         candidate = replace(chosen.look, regression=chosen.learn([np.ones(count)])[0])
-    sure = SURE_UNMEASURED if parameters.regression is None else SURE
-    real = chosen is not None and _gain(value, seed, sure).low > 0 and gains["corloc"].mean >= 0
+    measured = parameters.regression is not None
+    sure = SURE if measured else SURE_UNMEASURED
+    real = chosen is not None and _gain(value, seed, sure).low > 0 and (gains["corloc"].mean >= 0 or not measured)
     fresh = candidate if real else parameters
     boxes = boxes if real else [old]
     seen = photos if chosen is None or not real else chosen.photos
