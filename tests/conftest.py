@@ -11,19 +11,21 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does: see backend.cli
 
 ROOT = Path(__file__).parents[1]
-_TOGETHER = "tests/e2e/"
-"""Its tests share a Label Studio, which costs more to start than most of them take."""
+_TOGETHER = "tests/e2e/test_"
+"""These tests share a Label Studio, which costs more to start than most of them take."""
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Of several testing processes (`make test`), one runs all of a file, and one all of a real Label Studio."""
+    """Of several testing processes (`make test`), one runs all of a file, and two all of a real Label Studio."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduler(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return _TOGETHER if file.startswith(_TOGETHER) else file
+            if not file.startswith(_TOGETHER):
+                return file
+            return "first half" if file.removeprefix(_TOGETHER) < "l" else "second half"
 
     return Scheduler(config, log)
 
