@@ -251,6 +251,7 @@ def test_hadolint_finds_nothing() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2400)
 @pytest.mark.parametrize("name", OURS)
 def test_the_images_steps_in_a_clean_environment(name: str, tmp_path: Path) -> None:
     """The Dockerfile's own install commands, on the files that it copies; then its command and its health check."""

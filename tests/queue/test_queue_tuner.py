@@ -18,7 +18,7 @@ from backend.tuning.tuner import Tuner
 from backend.tunings import Tunings
 from worker.contract import MODEL_KEY, TUNING_STATES_KEY, TUNING_WISHES_KEY, Model, tuning_lock_key
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(900)
 BASE = Model("boxlift-efficientnet_lite0-1", "efficientnet_lite0", ("cat", "dog"))
 
 
