@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import redis
 
 from backend.bulk.project import remove_older
@@ -146,8 +147,9 @@ def test_killed_and_started_again_every_task_has_one_prediction(
     assert sum(summary["scores"]) == sum(summary["labels"].values()) == len(boxes), "of all runs together"
 
 
+@pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecatedSince20")
 def test_who_annotates_while_older_predictions_go_keeps_theirs(
-    stack: Stack, studio: StudioApi, version: str
+    stack: Stack, studio: StudioApi, version: str, request: pytest.FixtureRequest
 ) -> None:
     project = studio.create_project("overnight", label_config())
     tasks = studio.import_tasks(project, [{"image": f"http://127.0.0.1:1/{number}.jpg"} for number in range(3)])
@@ -156,6 +158,7 @@ def test_who_annotates_while_older_predictions_go_keeps_theirs(
         imported(studio, project, task, OLD)
         imported(studio, project, task, version)
     client = Studio(stack.studio.url, stack.studio.login.token)
+    request.addfinalizer(client.close)
     before = list(list_tasks(client, project))
     [parent] = [item for item in studio.predictions(project, OLD) if item["task"] == worked_on]
     body = {"result": [], "parent_prediction": parent["id"], "lead_time": 2.0}
