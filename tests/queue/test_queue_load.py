@@ -131,9 +131,10 @@ def test_memory_of_a_worker_stays_flat(fleet: Fleet, tmp_path: Path) -> None:
             fleet.enqueue(range((10 * number + kind) * part, (10 * number + kind) * part + share), url)
         until(fleet.nothing_left, "one part", 900)
         sizes.append(process.memory_info().rss / 1e6)
-    growth = (sizes[-1] - sizes[1]) / (part * (parts - 1))
+    growth, jobs = sizes[-1] - max(sizes[:2]), part * (parts - 1)
     assert fleet.stats()["images:failed"] > part
     assert fleet.stats()[f"jobs:{BULK}:failed"] > 10
-    assert growth * 1000 < 0.5, f"{growth * 1000:.2f} MB for every 1,000 jobs: {sizes}"
+    # A process's memory goes up and down by some megabytes with what the photos' decoders leave behind.
+    assert growth < 10 + 0.1 * jobs / 1000, f"{growth:.1f} MB after {jobs:,} jobs: {sizes}"
     assert process.num_fds() < 100
     assert process.num_threads() < 50
