@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from backend.drafts import Api, worked_on
+from backend.data_manager import Api
+from backend.drafts import worked_on
 from worker.errors import StudioError
 
 log = logging.getLogger("boxlift.accept")

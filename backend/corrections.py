@@ -6,17 +6,16 @@ is stored: whatever is made of corrections can be made again from Label Studio.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
-from urllib.parse import urlencode
+from typing import Any
 
 from backend.connecting import OURS
+from backend.data_manager import Api, condition, pages, query
 from backend.labelling import Control, Labelling
 from worker.contract import Box
 
@@ -24,12 +23,6 @@ log = logging.getLogger("boxlift.corrections")
 
 PAGE = 200
 """Tasks in one request: each comes with all its boxes."""
-
-
-class Api(Protocol):
-    """What reading corrections needs of `backend.studio.Studio`. May raise StudioError."""
-
-    def request(self, method: str, path: str, doing: str, body: object = None) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -102,20 +95,10 @@ def corrections(studio: Api, project: int, labelling: Labelling) -> list[Correct
 
 def annotated_tasks(studio: Api, project: int) -> Iterator[Mapping[str, Any]]:
     """Tasks with annotations, skipped ones included, as Label Studio lists them: with data and predictions."""
-    items = [
-        {"filter": f"filter:tasks:{column}", "operator": "greater", "type": "Number", "value": 0}
-        for column in ("total_annotations", "cancelled_annotations")
-    ]
-    query = json.dumps({"filters": {"conjunction": "or", "items": items}, "ordering": ["tasks:id"]})
-    page, seen = 1, 0
-    while True:
-        asked = {"project": project, "fields": "all", "query": query, "page": page, "page_size": PAGE}
-        answer = studio.request("GET", f"api/tasks?{urlencode(asked)}", f"annotations of project {project}")
-        yield from answer["tasks"]
-        seen += len(answer["tasks"])
-        if not answer["tasks"] or seen >= answer["total"]:
-            return
-        page += 1
+    worked_on = (condition(name, "greater", 0) for name in ("total_annotations", "cancelled_annotations"))
+    these = query(*worked_on, any_of=True, ordering=["tasks:id"])
+    asked = {"project": project, "query": these, "page_size": PAGE}
+    yield from pages(studio, asked, f"annotations of project {project}")
 
 
 def read_task(

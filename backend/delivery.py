@@ -203,18 +203,18 @@ class Delivery:
 
     def _import(self, project: int, version: str, predictions: dict[int, dict[str, Any]]) -> int:
         # Said before: a sender that is killed cannot say it any more.
-        self._outbox.importing(project, self._unsure)
+        self._outbox.expect_import(project, self._unsure)
         try:
             created = self._studio.import_predictions(project, list(predictions.values()))
         except StudioError as error:
             # Refused, or never sent, is clear. No answer, or that of a proxy which would not wait, says nothing.
             unsent = isinstance(error.__context__, httpx.ConnectError | httpx.ConnectTimeout)
             refused = error.status is not None and error.status < 500
-            self._outbox.importing(project, 0.0 if refused or unsent else self._unsure)
+            self._outbox.expect_import(project, 0.0 if refused or unsent else self._unsure)
             if error.status not in _GONE_FOR_GOOD:
                 raise
             return self._halve(project, version, predictions, str(error))
-        self._outbox.importing(project, 0.0)
+        self._outbox.expect_import(project, 0.0)
         log.info("%d predictions delivered", created, extra={"project": project, "version": version})
         for task in predictions:
             log.debug("delivered", extra={"project": project, "task": task, "version": version})

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlencode
 
+from backend.data_manager import Api, condition, query
 from worker.errors import StudioError
 
 log = logging.getLogger("boxlift.drafts")
 
 DRAFTS = "drafts"
 """Value of the setting `write`."""
-
-
-class Api(Protocol):
-    """What writing drafts, and accepting, need of `backend.studio.Studio`. May raise StudioError."""
-
-    def request(self, method: str, path: str, doing: str, body: object = None) -> Any: ...
 
 
 def write_drafts(studio: Api, project: int, predictions: Iterable[Mapping[str, Any]]) -> int:
@@ -47,11 +41,10 @@ def worked_on(studio: Api, project: int, task: int) -> bool:
 
     The list of a task's annotations does not show skipped ones: only the Data Manager counts them.
     """
-    item = {"filter": "filter:tasks:id", "operator": "equal", "type": "Number", "value": task}
     asked = {
         "project": project,
         "include": "id,total_annotations,cancelled_annotations",
-        "query": json.dumps({"filters": {"conjunction": "and", "items": [item]}}),
+        "query": query(condition("id", "equal", task)),
     }
     found = studio.request("GET", f"api/tasks?{urlencode(asked)}", f"annotations of task {task}")["tasks"]
     if any(one["total_annotations"] or one["cancelled_annotations"] for one in found) or not found:

@@ -12,15 +12,13 @@ on importing what it was sent, so nothing is sent again until that is over.
 from __future__ import annotations
 
 import json
-import logging
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from uuid import uuid4
 
 import redis
 
+from backend.held import held
 from worker.contract import (
     FAILING_KEY,
     FAILURES_KEPT,
@@ -83,13 +81,8 @@ while redis.call('LLEN', KEYS[1]) > tonumber(ARGV[1]) do
 end
 """
 
-_UNLOCK = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
-_RENEW = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0"
-_HOLD = 20_000
-"""Milliseconds that a sender's lock outlives its last sign of life."""
-_RENEWED = 5.0
-"""Seconds between two of them."""
-_log = logging.getLogger("boxlift.delivery")
+HELD = 20.0
+"""Seconds that a sender's lock outlives its last sign of life."""
 
 
 class Outbox:
@@ -99,8 +92,6 @@ class Outbox:
         self._client = client
         self._take = client.register_script(_TAKE)
         self._restore = client.register_script(_RESTORE)
-        self._unlock = client.register_script(_UNLOCK)
-        self._renew = client.register_script(_RENEW)
         self._report = client.register_script(_REPORT)
 
     def projects(self) -> list[int]:
@@ -127,45 +118,27 @@ class Outbox:
 
         What a sender that died left goes back into the outbox first, and what this one leaves at the end.
         """
-        key, token = f"{PREFIX}delivery:{project}", uuid4().hex
-        if not self._client.set(key, token, nx=True, px=_HOLD):
-            yield None
-            return
-        done = threading.Event()
-
-        def ours() -> bool:
-            return bool(self._renew([key], [token, _HOLD]))
-
-        def renew() -> None:
-            while not done.wait(_RENEWED):
-                try:
-                    ours()
-                except redis.RedisError as error:
-                    _log.debug("lock not renewed: %s", type(error).__name__, extra={"project": project})
-
-        thread = threading.Thread(target=renew, name=f"sending-{project}", daemon=True)
-        thread.start()
-        try:
-            self.restore(project)
-            yield ours
-        finally:
-            done.set()
-            thread.join()
-            if ours():  # else another sender is at it, and what is being sent is its own
+        with held(self._client, f"{PREFIX}delivery:{project}", HELD) as ours:
+            if ours is None:
+                yield None
+                return
+            try:
                 self.restore(project)
-                self._unlock([key], [token])
+                yield ours
+            finally:
+                if ours():  # else another sender is at it, and what is being sent is its own
+                    self.restore(project)
 
-    def importing(self, project: int, seconds: float | None = None) -> bool:
-        """Whether Label Studio may still be importing what it was sent. With `seconds`, say that it may for so
-        long; with 0, that it is over."""
-        key = f"{PREFIX}importing:{project}"
-        if seconds is None:
-            return bool(self._client.exists(key))
+    def importing(self, project: int) -> bool:
+        """Whether Label Studio may still be importing what it was sent."""
+        return bool(self._client.exists(_importing_key(project)))
+
+    def expect_import(self, project: int, seconds: float) -> None:
+        """Say that it may for so long; with 0, that it is over."""
         if seconds > 0:
-            self._client.set(key, "1", px=max(1, int(seconds * 1000)))
+            self._client.set(_importing_key(project), "1", px=max(1, int(seconds * 1000)))
         else:
-            self._client.delete(key)
-        return seconds > 0
+            self._client.delete(_importing_key(project))
 
     def take(self, project: int, most: int) -> tuple[dict[int, Result], dict[int, str]]:
         """Up to `most` results by task, to be sent now; and what cannot be read, with the reason."""
@@ -199,3 +172,7 @@ class Outbox:
             for task, reason in reasons.items()
         ]
         self._report([FAILURES_KEY, FAILING_KEY], [FAILURES_KEPT, *entries])
+
+
+def _importing_key(project: int) -> str:
+    return f"{PREFIX}importing:{project}"

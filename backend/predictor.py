@@ -63,14 +63,7 @@ class Predictor:
         """A predictor on the Redis that the settings name. Nothing is connected before the first request."""
         from backend.queueing import Jobs, connect
 
-        jobs = Jobs(
-            connect(settings.redis_url),
-            timeout=settings.job_timeout,
-            retries=settings.job_retries,
-            result_ttl=settings.result_ttl,
-            limit=settings.queue_limit,
-        )
-        return cls(settings, jobs)
+        return cls(settings, Jobs.of(connect(settings.redis_url), settings))
 
     def model(self, project: int | None = None) -> Model:
         """The model of the workers, or a project's own tuning of it, at once. Raises QueueError, with what to do,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import redis
@@ -44,6 +44,9 @@ from worker.contract import (
     waiting_key,
 )
 from worker.errors import QueueError, QueueFullError
+
+if TYPE_CHECKING:
+    from backend.settings import Settings
 
 _CHUNK = 250
 """Jobs enqueued in one round trip."""
@@ -113,6 +116,17 @@ class Jobs:
         self._enqueue = client.register_script(scripts.ENQUEUE)
         self._answer = client.register_script(scripts.ANSWER)
         self._leave = client.register_script(scripts.LEAVE)
+
+    @classmethod
+    def of(cls, client: redis.Redis, settings: Settings) -> Jobs:
+        """Jobs with the limits of these settings."""
+        return cls(
+            client,
+            timeout=settings.job_timeout,
+            retries=settings.job_retries,
+            result_ttl=settings.result_ttl,
+            limit=settings.queue_limit,
+        )
 
     def model(self) -> Model | None:
         """What the workers announced last; None before the first one was ready."""

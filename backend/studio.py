@@ -16,6 +16,7 @@ import httpx
 from label_studio_sdk import LabelStudio
 from label_studio_sdk.core.api_error import ApiError
 
+from backend.data_manager import condition, query
 from worker.errors import StudioError
 
 if TYPE_CHECKING:
@@ -133,12 +134,11 @@ class Studio:
         return {task: found[task] for task in wanted if task in found}
 
     def _task_data(self, project: int, first: int, last: int) -> dict[int, Mapping[str, Any]]:
-        items = [_filter("id", "in", "Number", {"min": first, "max": last})]
-        query = json.dumps({"filters": {"conjunction": "and", "items": items}})
+        these = query(condition("id", "in", {"min": first, "max": last}))
 
         def data() -> dict[int, Mapping[str, Any]]:
             pages: Iterable[Any] = self.sdk.tasks.list(
-                project=project, query=query, include="id,data", page_size=PAGE
+                project=project, query=these, include="id,data", page_size=PAGE
             )
             return {task.id: task.data for task in pages}
 
@@ -154,21 +154,14 @@ class Studio:
         return found.intersection(wanted)
 
     def _predicted(self, project: int, version: str, first: int, last: int) -> set[int]:
-        query = {
-            "filters": {
-                "conjunction": "and",
-                "items": [
-                    _filter("id", "in", "Number", {"min": first, "max": last}),
-                    _filter("predictions_model_versions", "contains", "List", [version]),
-                ],
-            }
-        }
+        these = query(
+            condition("id", "in", {"min": first, "max": last}),
+            condition("predictions_model_versions", "contains", [version], "List"),
+        )
 
         def ids() -> set[int]:
             fields = "id,predictions_model_versions"
-            pages: Iterable[Any] = self.sdk.tasks.list(
-                project=project, query=json.dumps(query), include=fields, page_size=PAGE
-            )
+            pages: Iterable[Any] = self.sdk.tasks.list(project=project, query=these, include=fields, page_size=PAGE)
             # The filter takes parts of versions too.
             return {task.id for task in pages if version in str(task.predictions_model_versions).split(",")}
 
@@ -226,8 +219,3 @@ class Studio:
         _ = self.sdk  # made before: its own errors say what it was doing
         with _said(doing, self.url):
             return call()
-
-
-def _filter(column: str, operator: str, kind: str, value: object) -> dict[str, object]:
-    """One line of a Data Manager filter."""
-    return {"filter": f"filter:tasks:{column}", "operator": operator, "type": kind, "value": value}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
-from urllib.parse import urlencode
+from typing import Any
 
+from backend.data_manager import Api, condition, pages, query
 from worker.errors import StudioError
 
 PAGE = 500
@@ -15,12 +14,6 @@ PAGE = 500
 RESULTS_PAGE = 100
 """Tasks in one request that come with all their predictions."""
 _FIELDS = "id,data,predictions_model_versions,total_annotations,cancelled_annotations"
-
-
-class Api(Protocol):
-    """What this needs of `backend.studio.Studio`. May raise StudioError."""
-
-    def request(self, method: str, path: str, doing: str, body: object = None) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -52,7 +45,8 @@ def view_number(studio: Api, project: int, view: str) -> int:
 def list_tasks(studio: Api, project: int, view: int | None = None) -> Iterator[Row]:
     """All tasks of a project, or those that a tab's filters let through, in its order."""
     where = {"project": project} if view is None else {"view": view}
-    yield from map(_row, _pages(studio, project, where | {"page_size": PAGE, "include": _FIELDS}))
+    asked = where | {"page_size": PAGE, "include": _FIELDS}
+    yield from map(_row, pages(studio, asked, f"tasks of project {project}"))
 
 
 def among(studio: Api, project: int, tasks: Iterable[int]) -> Iterator[tuple[Row, list[Mapping[str, Any]]]]:
@@ -60,25 +54,12 @@ def among(studio: Api, project: int, tasks: Iterable[int]) -> Iterator[tuple[Row
     wanted = sorted(set(tasks))
     for start in range(0, len(wanted), RESULTS_PAGE):
         part = wanted[start : start + RESULTS_PAGE]
-        value = {"min": part[0], "max": part[-1]}  # a range of numbers is all that the filter can say
-        item = {"filter": "filter:tasks:id", "operator": "in", "type": "Number", "value": value}
-        query = json.dumps({"filters": {"conjunction": "and", "items": [item]}})
-        asked = {"project": project, "query": query, "page_size": RESULTS_PAGE}
-        for task in _pages(studio, project, asked | {"include": f"{_FIELDS},predictions"}):
+        # A range of numbers is all that the filter can say.
+        these = query(condition("id", "in", {"min": part[0], "max": part[-1]}))
+        asked = {"project": project, "query": these, "page_size": RESULTS_PAGE, "include": f"{_FIELDS},predictions"}
+        for task in pages(studio, asked, f"tasks of project {project}"):
             if int(task["id"]) in part:
                 yield _row(task), list(task.get("predictions") or ())
-
-
-def _pages(studio: Api, project: int, asked: Mapping[str, object]) -> Iterator[Mapping[str, Any]]:
-    page, seen = 1, 0
-    while True:
-        where = urlencode({**asked, "page": page, "fields": "all"})
-        answer = studio.request("GET", f"api/tasks?{where}", f"tasks of project {project}")
-        yield from answer["tasks"]
-        seen += len(answer["tasks"])
-        if not answer["tasks"] or seen >= answer["total"]:
-            return
-        page += 1
 
 
 def _row(task: Mapping[str, Any]) -> Row:

@@ -95,14 +95,7 @@ def workforce(
             with talking():
                 client.delete(MODEL_KEY)  # what a worker of an earlier time announced
             own.wait_until(lambda: bool(live_workers(client).count), seconds=START_SECONDS)
-        jobs = Jobs(
-            client,
-            timeout=settings.job_timeout,
-            retries=settings.job_retries,
-            result_ttl=settings.result_ttl,
-            limit=settings.queue_limit,
-        )
-        yield Workforce(settings, client, jobs, own)
+        yield Workforce(settings, client, Jobs.of(client, settings), own)
 
 
 def _worker(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 from backend.connecting import UNCERTAIN
+from backend.data_manager import Api, condition
 
 TITLE = "Boxlift: doubtful first"
 SEQUENTIAL = "Sequential sampling"
@@ -17,7 +18,7 @@ TAB: dict[str, Any] = {
     "filters": {
         "conjunction": "and",
         "items": [
-            {"filter": f"filter:tasks:{column}", "operator": operator, "type": "Number", "value": 0}
+            condition(column, operator, 0)
             for column, operator in (
                 ("total_predictions", "greater"),
                 ("total_annotations", "equal"),
@@ -27,12 +28,6 @@ TAB: dict[str, Any] = {
     },
 }
 """Tasks with predictions that nobody has annotated or skipped, least sure first; its "Label" buttons keep that."""
-
-
-class Api(Protocol):
-    """What this needs of `backend.studio.Studio`. May raise StudioError."""
-
-    def request(self, method: str, path: str, doing: str, body: object = None) -> Any: ...
 
 
 def doubtful_first(studio: Api, project: int, *, stream: bool = True) -> list[str]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 
 import redis
-from redis.exceptions import LockError
 
+from backend.held import held
 from backend.queueing import talking
 from worker.contract import tuning_lock_key
 from worker.errors import QueueError
@@ -24,26 +23,12 @@ class BusyError(QueueError):
 @contextmanager
 def alone(client: redis.Redis, project: int) -> Iterator[None]:
     """Nobody else tunes the project meanwhile. Raises BusyError where somebody does already."""
-    lock = client.lock(tuning_lock_key(project), timeout=HELD, thread_local=False)
-    with talking():
-        if not lock.acquire(blocking=False):
+    with ExitStack() as stack:
+        with talking():
+            ours = stack.enter_context(held(client, tuning_lock_key(project), HELD))
+        if ours is None:
             raise BusyError(f"project {project} is being tuned already: see `boxlift status`")
-    end = threading.Event()
-
-    def prolong() -> None:
-        while not end.wait(HELD / 4):
-            with suppress(redis.RedisError, LockError):
-                lock.reacquire()
-
-    thread = threading.Thread(target=prolong, name="tuning-lock", daemon=True)
-    thread.start()
-    try:
         yield
-    finally:
-        end.set()
-        thread.join()
-        with suppress(redis.RedisError, LockError):
-            lock.release()
 
 
 def busy(client: redis.Redis, project: int) -> bool:

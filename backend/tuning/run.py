@@ -280,14 +280,7 @@ def _show(studio: Studio, project: int, version: str, outcome: Outcome, basic_au
 
 def _repredict(settings: Settings, client: redis.Redis, studio: Studio, project: int) -> int:
     """Put tasks into the queue that nobody has annotated and that lack a prediction of the present version."""
-    jobs = Jobs(
-        client,
-        timeout=settings.job_timeout,
-        retries=settings.job_retries,
-        result_ttl=settings.result_ttl,
-        limit=settings.queue_limit,
-    )
-    predictor = Predictor(settings, jobs, patience=PATIENCE)
+    predictor = Predictor(settings, Jobs.of(client, settings), patience=PATIENCE)
     config = studio.project(project).label_config
     serving = predictor.serving(project, config)
     version = serving[0].version

@@ -324,8 +324,7 @@ def test_an_import_that_never_came_through_is_sent_again(fleet: Fleet, site: Sit
 def test_a_dead_senders_lock_ends_soon_and_a_living_ones_does_not(
     fleet: Fleet, site: Site, delivery: Delivery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox, "_HOLD", 2000)
-    monkeypatch.setattr(outbox, "_RENEWED", 0.3)
+    monkeypatch.setattr(outbox, "HELD", 2.0)
     project, tasks = site.project(3)
     put(fleet, project, tasks)
     with Outbox(fleet.client).locked(project) as ours:
