@@ -180,7 +180,7 @@ class BatchWorker:
 
     def _overdue(self) -> list[Task]:
         now = time.monotonic()
-        return [task for task in self._tasks if task.late is not None and task.late <= now]
+        return [task for task in self._tasks if (late := task.late) is not None and late <= now]
 
     def _guard(self) -> None:
         """An image that never comes, say because a decoder hangs, must not stop everything for ever."""

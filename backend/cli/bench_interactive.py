@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from backend.cli.bench_queue import _processes
+from backend.cli.bench_queue import workers
 from backend.predictor import Predictor
 from backend.queueing import connect
 from backend.redis_server import RedisServer
@@ -69,7 +69,7 @@ def measure(network: str, device: str, photos: int) -> dict[str, Any]:
             answer_seconds=120.0,
         )
         start = Start(settings, device, "", burst=False, batch=8, loaders=4)
-        with _processes(run_child, [(start,)]):
+        with workers(run_child, [(start,)]):
             person = _Person(Predictor.from_settings(settings), server.url)
             person.photo(0, files[0])  # caches and kernels
             person.taken.clear()

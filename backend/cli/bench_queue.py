@@ -106,7 +106,7 @@ def _overhead(url: str, images: int, seconds: float, processes: int, batch: int)
 
     client = connect(url)
     jobs = Jobs(client)
-    with _processes(run_stub, [(url, seconds, batch)] * processes):
+    with workers(run_stub, [(url, seconds, batch)] * processes):
         plan = jobs.put_plan(Plan("<View/>"))
         idle = [_urgent(jobs, _request(task, _picture(), STUB.version, plan)) for task in range(20)]
         bulk = [_request(task, _picture(), STUB.version, plan) for task in range(1000, 1000 + images)]
@@ -141,7 +141,7 @@ def _real(url: str, network: str, images: int, batch: int) -> dict[str, Any]:
     jobs = Jobs(client)
     rates: list[float] = []
     through: list[float] = []
-    with _engine(start, files, images, batch) as engine, _processes(run_child, [(start,)]):
+    with _engine(start, files, images, batch) as engine, workers(run_child, [(start,)]):
         model = jobs.model()
         assert model is not None  # noqa: S101 - announced before it says that it is ready
         plan = jobs.put_plan(Plan("<View/>"))
@@ -200,7 +200,7 @@ def _engine_alone(start: Any, files: Sequence[Path], images: int, batch: int, or
 
 
 @contextmanager
-def _processes(target: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> Iterator[None]:
+def workers(target: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> Iterator[None]:
     """Worker processes that are ready, ended afterwards. Raises BoxliftError with what one of them reports."""
     context = multiprocessing.get_context("spawn")
     started = []

@@ -233,8 +233,7 @@ def _print(
     table = Table(title=f"{len(ours.outcomes)} photos", title_justify="left")
     table.add_column("figure")
     for one in runs:
-        at = "" if one.threshold is None else f" @ {one.threshold:g}"
-        table.add_column(one.method + at, justify="right", overflow="fold")
+        table.add_column(one.heading, justify="right", overflow="fold")
     for name in SHOWN:
         table.add_row(name, *(_cell(results[one.method], name) for one in runs))
     console.print(table)

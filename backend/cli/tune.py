@@ -14,15 +14,8 @@ import click
 from worker.errors import BoxliftError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import redis
-
     from backend.tuning.run import Outcome
     from backend.tunings import Tunings
-
-BUSY, ELSEWHERE = 75, 76
-"""Exit status where somebody tunes the project already, and where this machine cannot have the workers' network."""
 
 
 @click.command()
@@ -41,8 +34,9 @@ def command(project: int, repredict: bool, dry_run: bool, reset: bool, as_json: 
     from backend.queueing import connect
     from backend.settings import Settings
     from backend.studio import Studio
+    from backend.tuning import BUSY, ELSEWHERE
     from backend.tuning.lock import BusyError, alone
-    from backend.tuning.run import ElsewhereError
+    from backend.tuning.run import ElsewhereError, tune
     from backend.tunings import Tunings
 
     settings = Settings.from_env()
@@ -60,7 +54,9 @@ def command(project: int, repredict: bool, dry_run: bool, reset: bool, as_json: 
             told = _Told(None if dry_run else store, project, quiet=as_json)
             told.say("reading what people drew")
             try:
-                outcome = _tune(settings, client, studio, project, dry_run, repredict, told.say)
+                outcome = tune(
+                    settings, client, studio, project, dry_run=dry_run, repredict=repredict, say=told.say
+                )
             except BoxliftError as error:
                 told.note("failed", str(error))
                 raise
@@ -98,20 +94,6 @@ class _Told:
         if self._store is not None:
             seconds = time.monotonic() - self._began
             self._store.note(self._project, state, message, version=version, seconds=seconds)
-
-
-def _tune(
-    settings: Any,
-    client: redis.Redis,
-    studio: Any,
-    project: int,
-    dry_run: bool,
-    repredict: bool,
-    say: Callable[[str], object],
-) -> Outcome:
-    from backend.tuning.run import tune
-
-    return tune(settings, client, studio, project, dry_run=dry_run, repredict=repredict, say=say)
 
 
 def _reset(store: Any, studio: Any, project: int, basic_auth: str, as_json: bool) -> None:

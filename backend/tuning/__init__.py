@@ -2,3 +2,7 @@
 
 corrections ──photos──► maps (cached) ──worker.learning──► parameters ──publish──► Redis ──► backend, workers
 """
+
+BUSY, ELSEWHERE = 75, 76
+"""Exit status of `boxlift tune` where somebody tunes the project already, and where this machine cannot have the
+workers' network."""

@@ -16,6 +16,7 @@ import redis
 
 from backend.queueing import connect
 from backend.settings import Settings
+from backend.tuning import BUSY, ELSEWHERE
 from backend.tuning.lock import busy
 from backend.tunings import Tunings
 from worker.errors import BoxliftError
@@ -29,7 +30,6 @@ _OTHERS = 600.0
 """Seconds that a wish is left to other machines where this one cannot have the workers' network."""
 _SILENT = 1800.0
 """Seconds without a sign of life after which a child is ended. Each step of a tuning says that it begins."""
-_BUSY, _ELSEWHERE = 75, 76
 _LOW = 10
 """Priority of a child: workers go first, and still it gets something of a machine that is always busy."""
 
@@ -98,14 +98,14 @@ class Tuner:
         except OSError:
             log.debug("the tuning runs with usual priority")
         out, err, silent = self._wait(child, project)
-        if self._stop.is_set() or child.returncode == _BUSY:
-            if child.returncode != _BUSY:
+        if self._stop.is_set() or child.returncode == BUSY:
+            if child.returncode != BUSY:
                 self._store.note(project, "waiting", "the machine that had begun was stopped")
             return
         reason = _last_line(err) or f"the process ended with status {child.returncode}"
         if silent:
             reason = f"nothing was heard of it for {self.silent / 60:.0f} minutes: it was ended, ask for it again"
-        if child.returncode == _ELSEWHERE and wish not in self._left:
+        if child.returncode == ELSEWHERE and wish not in self._left:
             self._left[wish] = time.monotonic() + _OTHERS
             log.warning("left to other machines: %s", reason, extra={"project": project})
             self._store.note(project, "waiting", f"for a machine that can: {reason}")

@@ -60,21 +60,19 @@ def write_paper_figure(
     def maps_of(photo: Photo) -> dict[str, torch.Tensor]:
         return named_maps(attribute(to_tensor(photo, network.preprocessing)[None], choice(None)))
 
-    best: tuple[float, Outcome, Photo, dict[str, torch.Tensor]] | None = None
+    best: tuple[float, Outcome, Photo, dict[str, torch.Tensor], dict[str, float]] | None = None
     for outcome in _candidates(by_name["paper, no mask"], by_name["paper"]):
         photo = decode(outcome.sample.path.read_bytes(), name=outcome.sample.path.name)
         maps = maps_of(photo)
         fits = {name: _fit(_box(maps, parameters), outcome) for name, parameters in SETTINGS.items()}
         gain = fits["paper"] - fits["paper, no mask"]
         if best is None or gain > best[0]:
-            best = gain, outcome, photo, maps
+            best = gain, outcome, photo, maps, fits
     if best is None:
         return None
-    _, outcome, photo, maps = best
+    _, outcome, photo, maps, fits = best
     _sheet(photo, outcome, maps).save(folder / FILE)
-    told = "; ".join(
-        f"{TITLES[name]}: IoU {_fit(_box(maps, parameters), outcome):.2f}" for name, parameters in SETTINGS.items()
-    )
+    told = "; ".join(f"{TITLES[name]}: IoU {fit:.2f}" for name, fit in fits.items())
     return {"file": FILE, "caption": f"{outcome.sample.path.name}, threshold {PAPER.threshold:g}. {told}."}
 
 

@@ -55,9 +55,9 @@ def write_report(
         photos=len(ours.outcomes),
         empty=sum(not one.sample.objects for one in ours.outcomes),
         version=localizer.version,
-        names=[heading(one) for one in runs],
+        names=[one.heading for one in runs],
         rows=[{"name": name, "cells": [_cell(results[one.method], name) for one in runs]} for name in names],
-        gains=[_gains(heading(one), results[one.method]) for one in others],
+        gains=[_gains(one.heading, results[one.method]) for one in others],
         notes=[(one.method, one.note) for one in others],
         left_out=left_out,
         plots=write_plots(folder, runs),
@@ -69,11 +69,6 @@ def write_report(
         failed=ours.failed,
     )
     (folder / "index.html").write_text(page, encoding="utf-8")
-
-
-def heading(run: Run) -> str:
-    """A method with the threshold that suited it best."""
-    return run.method if run.threshold is None else f"{run.method} @ {run.threshold:g}"
 
 
 def _cell(result: Mapping[str, Any], name: str) -> dict[str, str]:

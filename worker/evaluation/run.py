@@ -63,6 +63,11 @@ class Run:
     """That suited the photos best in hindsight, where the method needs one."""
 
     @property
+    def heading(self) -> str:
+        """The method, with the threshold that suited it best."""
+        return self.method if self.threshold is None else f"{self.method} @ {self.threshold:g}"
+
+    @property
     def seconds_per_image(self) -> float:
         """Mean over the photos that could be read."""
         return self.seconds / max(len(self.outcomes), 1)

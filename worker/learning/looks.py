@@ -33,9 +33,8 @@ def looks(parameters: Parameters) -> dict[str, Parameters]:
             name = "no border mask" if border == 0 else "a heavier border mask"
             found[name] = replace(parameters, border=border, border_kind="soft")
     mix = "arithmetic" if parameters.mix == "geometric" else "geometric"
-    found[f"maps mixed in an {mix} mean" if mix == "arithmetic" else f"maps mixed in a {mix} mean"] = replace(
-        parameters, mix=mix
-    )
+    article = "an" if mix == "arithmetic" else "a"
+    found[f"maps mixed in {article} {mix} mean"] = replace(parameters, mix=mix)
     if len(parameters.sources) > 1:  # the deepest one and the finest; how the others lie, the refiner weighs
         for place in (0, len(parameters.sources) - 1):
             source = parameters.sources[place]

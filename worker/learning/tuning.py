@@ -136,10 +136,10 @@ def fit(maps: Maps, truths: Sequence[Floats], parameters: Parameters, *, seed: i
     photos = study(maps, parameters, truths)
     ways = _ways(photos, maps, truths, parameters)
     old = drawn(photos, parameters)
-    held = _held_out(ways, old, seed)
+    folds, held = _held_out(ways, old, seed)
     every = np.arange(count)
     before = overlaps(old, photos, every)
-    chosen, boxes = _choose(held, photos)
+    chosen, boxes = _choose(ways, folds, held, photos)
     after = np.mean([overlaps(one, photos, every) for one in boxes], axis=0)
     value = np.mean([_value(overlaps(one, photos, every)) for one in boxes], axis=0) - _value(before)
     right = np.mean([overlaps(one, photos, every) >= 0.5 for one in boxes], axis=0) - (before >= 0.5)
@@ -153,7 +153,7 @@ def fit(maps: Maps, truths: Sequence[Floats], parameters: Parameters, *, seed: i
     fresh = candidate if real else parameters
     boxes = boxes if real else [old]
     seen = photos if chosen is None or not real else chosen.photos
-    final, scored = _score(photos, seen, parameters, fresh, boxes, seed)
+    final, scored = _score(seen, parameters, fresh, boxes, seed)
     return Fit(
         photos=count,
         parameters=final,
@@ -191,7 +191,7 @@ def drawn(photos: Study, parameters: Parameters) -> Floats:
     return union_boxes(photos.heat, parameters.threshold)
 
 
-def _held_out(ways: Sequence[_Way], old: Floats, seed: int) -> tuple[npt.NDArray[np.int64], Floats, Sequence[_Way]]:
+def _held_out(ways: Sequence[_Way], old: Floats, seed: int) -> tuple[npt.NDArray[np.int64], Floats]:
     """The folds (R, N) of all rounds, and boxes (R, 1 + W, N, 4) of what there is and of every way, each of
     weights that the photo had no part in."""
     count = len(old)
@@ -204,15 +204,14 @@ def _held_out(ways: Sequence[_Way], old: Floats, seed: int) -> tuple[npt.NDArray
         for (number, fold), weights in zip(parts, way.learn(among), strict=True):
             out = folds[number] == fold
             boxes[number, 1 + place, out] = regress(way.photos.probes[out], weights)
-    return folds, boxes, ways
+    return folds, boxes
 
 
 def _choose(
-    held: tuple[npt.NDArray[np.int64], Floats, Sequence[_Way]], photos: Study
+    ways: Sequence[_Way], folds: npt.NDArray[np.int64], boxes: Floats, photos: Study
 ) -> tuple[_Way | None, list[Floats]]:
     """The best way, None for what there is, and the boxes (N, 4) of each round, where the way of every fold is
     the best one of the other folds."""
-    folds, boxes, ways = held
     every = np.arange(len(photos))
     values = np.array([[_value(overlaps(one, photos, every)) for one in tried] for tried in boxes])
     chosen = []
@@ -240,7 +239,6 @@ def _gain(differences: Floats, seed: int, level: float = _SHOWN) -> Gain:
 
 def _score(
     photos: Study,
-    seen: Study,
     old: Parameters,
     fresh: Parameters,
     boxes: Sequence[Floats],
@@ -248,10 +246,10 @@ def _score(
 ) -> tuple[Parameters, list[Floats]]:
     """The fresh parameters with the score that suits their boxes, and the held-out scores (N,) of each round.
 
-    `photos` are as the old parameters see them, `seen` as the fresh ones do.
+    `photos` are as the fresh parameters see them.
     """
     every = np.arange(len(photos))
-    kept = [old_score(seen, old, one) for one in boxes]
+    kept = [old_score(photos, old, one) for one in boxes]
     right = [overlaps(one, photos, every) >= 0.5 for one in boxes]
     if min(int(r.sum()) for r in right) < 5 or min(int((~r).sum()) for r in right) < 5:
         return fresh, kept
@@ -261,14 +259,14 @@ def _score(
         scores = np.empty(len(every))
         for part in range(FOLDS):
             out, rest = fold == part, fold != part
-            model = fit_score(seen, old.calibration, every[rest], one[rest], hit[rest])
-            scores[out] = chance(score_signs(seen, every[out], one[out]), model)
+            model = fit_score(photos, old.calibration, every[rest], one[rest], hit[rest])
+            scores[out] = chance(score_signs(photos, every[out], one[out]), model)
         learned.append(scores)
     better = [log_loss(k, r) - log_loss(s, r) for k, s, r in zip(kept, learned, right, strict=True)]
     if _gain(np.mean(better, axis=0), seed, SURE).low <= 0:
         return fresh, kept
     model = fit_score(
-        seen, old.calibration, np.tile(every, len(boxes)), np.concatenate(boxes), np.concatenate(right)
+        photos, old.calibration, np.tile(every, len(boxes)), np.concatenate(boxes), np.concatenate(right)
     )
     return replace(fresh, calibration=model), learned
 
