@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from desk import VERSION, Desk
 from flask import Flask
 from flask.testing import FlaskClient
+from recorded_studio import TOKEN, RecordedStudio
 
 from backend.app import create_app
 from backend.labelling.imagenet import taxonomy
 from backend.settings import Settings
+from backend.studio import Studio
 from worker.contract import Model
 
 
@@ -44,3 +46,11 @@ def make_app(desk: Desk) -> Callable[..., Flask]:
 def client(make_app: Callable[..., Flask]) -> FlaskClient:
     """A client of the application with default settings."""
     return make_app().test_client()
+
+
+@pytest.fixture
+def studio(server: RecordedStudio) -> Iterator[Studio]:
+    """Label Studio's API at the test's own server."""
+    studio = Studio(server.url, TOKEN)
+    yield studio
+    studio.close()

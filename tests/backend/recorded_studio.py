@@ -13,6 +13,8 @@ from typing import Any
 
 from desk import recordings
 
+TOKEN = "0123456789abcdef0123456789abcdef01234567"
+
 
 class RecordedStudio(ThreadingHTTPServer):
     """Answers with what `say` and `recorded` put in; remembers what it was asked. Anything else is a 404."""

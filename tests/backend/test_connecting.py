@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from desk import VERSION
-from recorded_studio import RecordedStudio, running
+from recorded_studio import TOKEN, RecordedStudio, running
 
 from backend.addresses import is_loopback, own_address, refusal
 from backend.cli import main
@@ -21,7 +21,6 @@ from backend.studio import Studio
 from backend.studio_checks import check_backend, check_studio
 from worker.errors import StudioError
 
-TOKEN = "0123456789abcdef0123456789abcdef01234567"
 BACKEND = "http://localhost:9090"
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - compared, not bound
 
@@ -45,13 +44,6 @@ def server(shared: Path) -> Iterator[RecordedStudio]:
         server.recorded("model-versions")
         server.say("GET", "/api/projects/ID/model-versions", {"stub-v1": 2})
         yield server
-
-
-@pytest.fixture
-def studio(server: RecordedStudio) -> Iterator[Studio]:
-    studio = Studio(server.url, TOKEN)
-    yield studio
-    studio.close()
 
 
 def hook(server: RecordedStudio, **changed: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from desk import VERSION, recordings
-from recorded_studio import RecordedStudio, running
+from recorded_studio import TOKEN, RecordedStudio, running
 
 from backend.accepting import accept
 from backend.cli import main
@@ -19,7 +19,6 @@ from backend.labelling import parse_config, task_images
 from backend.studio import Studio
 from worker.errors import StudioError
 
-TOKEN = "0123456789abcdef0123456789abcdef01234567"
 ELSEWHERE = {
     "ml-create-blocked-local-address",
     "webhooks-of-project",
@@ -45,13 +44,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecatedSinc
 def server(shared: Path) -> Iterator[RecordedStudio]:
     with running(RecordedStudio(shared)) as server:
         yield server
-
-
-@pytest.fixture
-def studio(server: RecordedStudio) -> Iterator[Studio]:
-    studio = Studio(server.url, TOKEN)
-    yield studio
-    studio.close()
 
 
 def nobody_worked(server: RecordedStudio, **others: int) -> None:

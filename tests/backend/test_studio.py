@@ -9,11 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from recorded_studio import TOKEN
 
 from backend.studio import Studio
 from worker.errors import StudioError
-
-TOKEN = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Server(ThreadingHTTPServer):
@@ -59,13 +58,6 @@ def server() -> Iterator[Server]:
         yield running
         running.shutdown()
         thread.join()
-
-
-@pytest.fixture
-def studio(server: Server) -> Iterator[Studio]:
-    studio = Studio(server.url, TOKEN)
-    yield studio
-    studio.close()
 
 
 def test_a_sub_path_belongs_to_every_address(server: Server) -> None:

@@ -6,28 +6,15 @@ import json
 from dataclasses import replace
 
 import numpy as np
-import pytest
-from blobs import PARAMETERS, blobs, scaled
+from blobs import blobs, scaled
 
 from backend.tuning import keeping
 from worker.contract import Head, Tuning
-from worker.learning import Maps, fit_regression, held_out_calibration, likeliest, study
+from worker.learning import Maps
 from worker.learning.tuning import Fit, fit
 from worker.parameters import Parameters
 
 HEAD = Head(("zorb", "blick"), "", (0.0, 0.0))
-
-
-@pytest.fixture(scope="module")
-def defaults() -> Parameters:
-    maps, truths = blobs(150, seed=50)
-    photos = study(maps, PARAMETERS, truths)
-    everything, goal = np.arange(len(photos)), likeliest(photos)
-    return replace(
-        PARAMETERS,
-        regression=fit_regression(photos, everything, goal),
-        calibration=held_out_calibration(photos, everything, goal),
-    )
 
 
 def in_use(parameters: Parameters | None, head: Head | None = None) -> Tuning:

@@ -10,7 +10,7 @@ import pytest
 from blobs import PARAMETERS, blobs, scaled
 
 from worker.boxes import Floats
-from worker.learning import Study, fit_regression, held_out_calibration, likeliest, overlaps, study
+from worker.learning import Study, overlaps, study
 from worker.learning.adapting import FORGET, Trial, adapt, known_regression
 from worker.learning.looks import looks
 from worker.learning.tuning import LEAST, TRUST, fit
@@ -19,19 +19,6 @@ from worker.probes import count, union_boxes
 from worker.regression import regress
 
 FRESH, _TRUTHS = blobs(200, seed=99)
-
-
-@pytest.fixture(scope="module")
-def defaults() -> Parameters:
-    """Parameters with a refiner and a score, chosen on photos of their own as the shipped ones are."""
-    maps, truths = blobs(150, seed=50)
-    photos = study(maps, PARAMETERS, truths)
-    everything, goal = np.arange(len(photos)), likeliest(photos)
-    return replace(
-        PARAMETERS,
-        regression=fit_regression(photos, everything, goal),
-        calibration=held_out_calibration(photos, everything, goal),
-    )
 
 
 def mean_iou(parameters: Parameters, factor: float) -> float:

@@ -43,6 +43,14 @@ def tuner(server: RedisServer, studio: str) -> Tuner:
     return Tuner(redis.Redis.from_url(server.url), os.environ | settings)
 
 
+def begin_and_stop(server: RedisServer, client: redis.Redis, studio: str) -> None:
+    """A tuner that is stopped while it tunes project 7."""
+    running = tuner(server, studio)
+    running.start()
+    until(lambda: busy(client, 7), "a tuning", SECONDS)
+    running.stop()
+
+
 def test_what_cannot_be_done_is_said_and_not_tried_for_ever(server: RedisServer, client: redis.Redis) -> None:
     store = Tunings(client)
     store.wish(7)
@@ -63,10 +71,7 @@ def test_a_machine_that_stops_leaves_the_wish_to_others(
 ) -> None:
     store = Tunings(client)
     store.wish(7)
-    running = tuner(server, silent)
-    running.start()
-    until(lambda: busy(client, 7), "a tuning", SECONDS)
-    running.stop()
+    begin_and_stop(server, client, silent)
     assert list(store.wishes()) == [7]
     assert store.states()[7].state == "waiting"
     until(lambda: not busy(client, 7), "its end", SECONDS)
@@ -99,10 +104,7 @@ def test_a_wish_that_cannot_be_read_holds_up_no_other(
     client.hset(TUNING_WISHES_KEY, "no project", "{}")
     client.hset(TUNING_STATES_KEY, "9", "no JSON")
     store.wish(7)
-    running = tuner(server, silent)
-    running.start()
-    until(lambda: busy(client, 7), "a tuning", SECONDS)
-    running.stop()
+    begin_and_stop(server, client, silent)
     assert list(store.wishes()) == [7]
     assert [store.states()[number].state for number in (1, 2, 3)] == ["failed"] * 3
 
