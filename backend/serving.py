@@ -29,6 +29,10 @@ log = logging.getLogger("boxlift.backend")
 URGENT = ("/health", "/ready")
 CONNECTIONS = 400
 """Most open connections; those that no thread serves yet wait."""
+SILENCE = 120
+"""Seconds after which a connection that says nothing is closed."""
+SWEEP = 30
+"""Seconds between two looks at who is silent."""
 FLUSH = 0.5
 """Seconds that a finished answer gets to leave before the process ends."""
 
@@ -96,6 +100,8 @@ def _bind(app: Flask, settings: Settings) -> BaseWSGIServer | MultiSocketServer:
             host=settings.host,
             port=settings.port,
             connection_limit=CONNECTIONS,
+            channel_timeout=SILENCE,
+            cleanup_interval=SWEEP,
             max_request_body_size=settings.max_request_bytes,
             clear_untrusted_proxy_headers=True,
             ident="boxlift",

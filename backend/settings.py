@@ -52,7 +52,8 @@ class Settings:
     webhook_secret: str = _setting(
         "BOXLIFT_WEBHOOK_SECRET",
         "",
-        "value of the X-Boxlift-Secret header that webhooks must carry",
+        "value of the X-Boxlift-Secret header that webhooks must carry; *Start training* is refused then, unless "
+        "BOXLIFT_BASIC_AUTH is set, too",
         secret=True,
     )
     max_request_bytes: int = _setting(
@@ -68,6 +69,12 @@ class Settings:
         "auto",
         "number format of the maps: auto (bfloat16 where the device is fast at it), float32 or bfloat16",
         choices=("auto", "float32", "bfloat16"),
+    )
+    engine: str = _setting(
+        "BOXLIFT_ENGINE",
+        "boxlift",
+        "code that computes the maps: boxlift, or captum (the same boxes, slower)",
+        choices=("boxlift", "captum"),
     )
     answer_seconds: float = _setting(
         "BOXLIFT_ANSWER_SECONDS", 8.0, "how long /predict waits for a few tasks before it answers []"

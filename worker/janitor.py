@@ -25,6 +25,7 @@ from worker import scripts
 from worker.contract import (
     CLAIMED_KEY,
     CLAIMS_KEY,
+    MODEL_KEY,
     OUTBOXES_KEY,
     PREFIX,
     RESULTS_KEPT,
@@ -33,6 +34,7 @@ from worker.contract import (
     WORKERS_KEY,
     job_labels,
     outbox_key,
+    tuned_key,
 )
 
 log = logging.getLogger("boxlift.janitor")
@@ -84,7 +86,10 @@ class Janitor:
             self._seen()
             return 0
         moved = int(
-            self._due([CLAIMS_KEY, CLAIMED_KEY, OUTBOXES_KEY, *self._queues], [outbox_key(""), RESULTS_KEPT])
+            self._due(
+                [CLAIMS_KEY, CLAIMED_KEY, OUTBOXES_KEY, MODEL_KEY, *self._queues],
+                [outbox_key(""), RESULTS_KEPT, tuned_key("")],
+            )
         )
         self._seen()
         if time.monotonic() >= self._judge_from:

@@ -26,11 +26,13 @@ from worker.contract import (
     FAILURES_KEPT,
     FAILURES_KEY,
     LOCALIZE,
+    MODEL_KEY,
     OUTBOXES_KEY,
     RESULTS_KEPT,
     Request,
     Result,
     outbox_key,
+    tuned_key,
     waiting_key,
 )
 from worker.errors import ContractError
@@ -125,7 +127,7 @@ class Ledger:
         value = result.to_dict()
         fields = self._outcome(held, Outcome.Type.SUCCESSFUL, return_value=value)
         keys = [waiting_key(held.id), outbox_key(result.project), OUTBOXES_KEY, CLAIMS_KEY, CLAIMED_KEY]
-        keys += [FAILURES_KEY, FAILING_KEY]
+        keys += [FAILURES_KEY, FAILING_KEY, tuned_key(result.project), MODEL_KEY]
         args: list[Any] = [held.queue, held.id, held.execution, max(1, held.result_ttl), utcformat(now())]
         args += [request.project, request.task, int(request.push), json.dumps(value, separators=(",", ":"))]
         entry = {"at": time.time(), "project": request.project, "task": request.task, "job": held.id}

@@ -60,14 +60,32 @@ return taken
 """
 )
 
+_SUPERSEDED = """
+-- Whether a task's result that is there is of a version that predicts now, and another is of one that did before.
+local function superseded(other, there, tuned, announced)
+  if not there then return false end
+  local function field(text, name)  -- nil where it cannot be read
+    local ok, value = pcall(cjson.decode, text)
+    return ok and type(value) == 'table' and value[name] or nil
+  end
+  local function current(result)
+    local version = field(result, 'model_version')
+    if not version then return false end
+    return version == redis.call('GET', tuned) or version == field(redis.call('GET', announced), 'version')
+  end
+  return not current(other) and current(there)
+end
+"""
+
 FINISH = (
     _HEAD
+    + _SUPERSEDED
     + """
--- KEYS: waiting, outbox, outboxes, claims, claimed, failures, failing. ARGV: queue, id, execution, ttl, ended as
--- text, project, task, push ('0' for a result that is of no use to Label Studio later), result, ttl of results on
--- their way, entry for the list of failures ('' if all is well), most of them, then the fields of RQ's result. 0:
--- the lease is lost, another worker has or had the job; nothing is written. 1 also where this was done before and
--- the answer did not arrive.
+-- KEYS: waiting, outbox, outboxes, claims, claimed, failures, failing, the project's tuning, the announced model.
+-- ARGV: queue, id, execution, ttl, ended as text, project, task, push ('0' for a result that is of no use to Label
+-- Studio later), result, ttl of results on their way, entry for the list of failures ('' if all is well), most of
+-- them, then the fields of RQ's result. 0: the lease is lost, another worker has or had the job; nothing is
+-- written. 1 also where this was done before and the answer did not arrive.
 local queue, id, ttl = ARGV[1], ARGV[2], tonumber(ARGV[4])
 local job, results = rq .. 'job:' .. id, rq .. 'results:' .. id
 if redis.call('ZREM', rq .. 'wip:' .. queue, id .. ':' .. ARGV[3]) == 0 then
@@ -91,7 +109,7 @@ if ARGV[8] ~= '0' then
     redis.call('HSET', KEYS[5], name, ARGV[9])
     redis.call('EXPIRE', KEYS[4], ARGV[10])
     redis.call('EXPIRE', KEYS[5], ARGV[10])
-  else
+  elseif not superseded(ARGV[9], redis.call('HGET', KEYS[2], ARGV[7]), KEYS[8], KEYS[9]) then
     redis.call('HSET', KEYS[2], ARGV[7], ARGV[9])
     redis.call('EXPIRE', KEYS[2], ARGV[10])
     redis.call('SADD', KEYS[3], ARGV[6])
@@ -194,23 +212,27 @@ return lost
 
 DUE = (
     _HEAD
+    + _SUPERSEDED
     + """
--- KEYS: claims, claimed, outboxes, then names of queues. ARGV: what keys of outboxes begin with, ttl of results on
--- their way. Jobs whose pause is over go back into their queue; what has ended so long ago that it is gone leaves
--- the lists of finished and failed jobs; results that were left to somebody who did not answer with them go to the
--- outbox. Returns how many jobs went back.
+-- KEYS: claims, claimed, outboxes, the announced model, then names of queues. ARGV: what keys of outboxes begin
+-- with, ttl of results on their way, what keys of projects' tunings begin with. Jobs whose pause is over go back
+-- into their queue; what has ended so long ago that it is gone leaves the lists of finished and failed jobs;
+-- results left to somebody who did not answer with them go to the outbox. Returns how many jobs went back.
 local moved = 0
 for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], 0, now, 'LIMIT', 0, 500)) do
   local project, task = string.match(name, '^(%d+):(%d+):')
   local result = redis.call('HGET', KEYS[2], name)
-  if result and redis.call('HSETNX', ARGV[1] .. project, task, result) == 1 then
+  local there = redis.call('HGET', ARGV[1] .. project, task)
+  -- What is there was not left to anybody, so it came later, unless it is of an old version.
+  if result and (not there or superseded(there, result, ARGV[3] .. project, KEYS[4])) then
+    redis.call('HSET', ARGV[1] .. project, task, result)
     redis.call('EXPIRE', ARGV[1] .. project, ARGV[2])
     redis.call('SADD', KEYS[3], project)
   end
   redis.call('ZREM', KEYS[1], name)
   redis.call('HDEL', KEYS[2], name)
 end
-for i = 4, #KEYS do
+for i = 5, #KEYS do
   local queue = KEYS[i]
   redis.call('ZREMRANGEBYSCORE', rq .. 'finished:' .. queue, 0, now)
   redis.call('ZREMRANGEBYSCORE', rq .. 'failed:' .. queue, 0, now)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,11 @@ class ChosenNetwork:
         if network in (None, settings.network):
             weights, classes = weights or settings.weights, classes or settings.classes
         return cls(network or settings.network, _path(weights), _path(classes))
+
+    def instead(self, settings: Settings) -> Settings:
+        """The settings with this network in place of theirs, for other processes."""
+        weights, classes = str(self.weights or ""), str(self.classes or "")
+        return replace(settings, network=self.name, weights=weights, classes=classes)
 
     def load(
         self, settings: Settings, *, device: torch.device | str | None = None, progress: bool = True

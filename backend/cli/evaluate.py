@@ -98,7 +98,7 @@ def command(
     samples = _known(samples, loaded)
     precision = parse_precision(settings.precision)
     limits = ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
-    localizer = Localizer(loaded, precision=precision)
+    localizer = Localizer(loaded, engine=settings.engine, precision=precision)
     several = any(len(one.objects) > 1 and not one.one_class for one in samples)
     boxes = max_boxes or (SEVERAL if several else 1)
     ours = Ours(localizer, localizer.version, max_boxes=boxes, min_score=min_score)

@@ -31,7 +31,11 @@ Outcome = tuple[str, "Photo", "View"] | tuple[str, ImageError]
 @click.option("--network", help="Classifier to run [default: BOXLIFT_NETWORK or vgg16].")
 @click.option("--weights", type=click.Path(path_type=Path, dir_okay=False), help="Local state dict for it.")
 @click.option("--classes", type=click.Path(path_type=Path, dir_okay=False), help="Class names, one a line.")
-@click.option("--engine", type=click.Choice(["boxlift", "captum"]), default="boxlift", show_default=True)
+@click.option(
+    "--engine",
+    type=click.Choice(["boxlift", "captum"]),
+    help="Code that computes the maps [default: BOXLIFT_ENGINE or boxlift].",
+)
 @click.option(
     "--precision",
     type=click.Choice(["auto", "float32", "bfloat16"]),
@@ -48,7 +52,7 @@ def command(
     network: str | None,
     weights: Path | None,
     classes: Path | None,
-    engine: str,
+    engine: str | None,
     precision: str | None,
     max_boxes: int,
     min_score: float,
@@ -77,14 +81,16 @@ def _load(
     network: str | None,
     weights: Path | None,
     classes: Path | None,
-    engine: str,
+    engine: str | None,
     precision: str | None,
 ) -> Localizer:
     from worker.attribution import parse_precision
     from worker.localizer import Localizer
 
     loaded = ChosenNetwork.of(settings, network, weights, classes).load(settings)
-    return Localizer(loaded, engine=engine, precision=parse_precision(precision or settings.precision))
+    return Localizer(
+        loaded, engine=engine or settings.engine, precision=parse_precision(precision or settings.precision)
+    )
 
 
 def _limits(settings: Settings) -> ImageLimits:

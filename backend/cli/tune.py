@@ -40,7 +40,7 @@ def command(project: int, repredict: bool, dry_run: bool, reset: bool, as_json: 
     from backend.tunings import Tunings
 
     settings = Settings.from_env()
-    configure(settings.log_level, settings.log_format)
+    configure(settings.log_level, settings.log_format, settings.secrets())
     logging.getLogger().setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the lock is given back
     client = connect(settings.redis_url)

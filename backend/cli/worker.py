@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from backend.cli.chosen_network import ChosenNetwork
 from backend.settings import Settings
 from worker.errors import BoxliftError, SettingsError, WeightsError
 
@@ -40,6 +41,8 @@ class Start:
 @click.command()
 @click.option("--network", help="Classifier, instead of BOXLIFT_NETWORK.")
 @click.option("--weights", type=click.Path(path_type=Path), help="Local state dict, instead of BOXLIFT_WEIGHTS.")
+@click.option("--classes", type=click.Path(path_type=Path), help="Class names, instead of BOXLIFT_CLASSES.")
+@click.option("--engine", type=click.Choice(["boxlift", "captum"]), help="Instead of BOXLIFT_ENGINE.")
 @click.option(
     "--fallback-network",
     default="",
@@ -61,6 +64,8 @@ class Start:
 def command(
     network: str | None,
     weights: Path | None,
+    classes: Path | None,
+    engine: str | None,
     fallback_network: str,
     device: str | None,
     processes: int | None,
@@ -80,9 +85,8 @@ def command(
     from worker.supervisor import Supervisor
 
     settings = Settings.from_env()
-    settings = replace(
-        settings, network=network or settings.network, weights=str(weights) if weights else settings.weights
-    )
+    settings = ChosenNetwork.of(settings, network, weights, classes).instead(settings)
+    settings = replace(settings, engine=engine or settings.engine)
     configure(settings.log_level, settings.log_format, settings.secrets())
     places = devices(device or settings.device, processes)
     threads = _threads(len(places))
@@ -158,11 +162,14 @@ def load(start: Start) -> Localizer:
 
         torch.set_num_threads(start.threads)
     settings, log = start.settings, logging.getLogger("boxlift.worker")
-    weights = Path(settings.weights).expanduser() if settings.weights else None
-    classes = Path(settings.classes).expanduser() if settings.classes else None
+    chosen = ChosenNetwork.of(settings)
     try:
         network = load_network(
-            settings.network, weights=weights, classes=classes, cache_dir=settings.cache_dir, device=start.device
+            chosen.name,
+            weights=chosen.weights,
+            classes=chosen.classes,
+            cache_dir=settings.cache_dir,
+            device=start.device,
         )
     except WeightsError as error:
         if not start.fallback or start.fallback == settings.network:
@@ -170,7 +177,8 @@ def load(start: Start) -> Localizer:
         log.warning("%s", error)
         log.warning("NOTICE: %s runs instead of %s", start.fallback, settings.network, extra={"event": "fallback"})
         network = load_network(start.fallback, cache_dir=settings.cache_dir, device=start.device)
-    return Localizer(network, batch=start.batch, precision=parse_precision(settings.precision))
+    precision = parse_precision(settings.precision)
+    return Localizer(network, batch=start.batch, engine=settings.engine, precision=precision)
 
 
 def fetch_policy(settings: Settings) -> FetchPolicy:

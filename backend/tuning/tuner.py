@@ -174,6 +174,8 @@ def tuning(settings: Settings) -> Iterator[None]:
     own = {
         "BOXLIFT_NETWORK": settings.network,
         "BOXLIFT_WEIGHTS": settings.weights,
+        "BOXLIFT_CLASSES": settings.classes,
+        "BOXLIFT_ENGINE": settings.engine,
         "BOXLIFT_DEVICE": settings.device,
     }
     tuner = Tuner(connect(settings.redis_url), os.environ | own)

@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import httpx
+import pytest
 import torch
 from torchvision.models import resnet18
 
+from backend.cli.worker import Start, load
 from backend.demo.photos import photos
+from backend.settings import Settings
+from worker.captum_engine import CaptumAttributor
+from worker.images import decode
 
 from .processes import PATIENCE, ask, deployment, until
 
@@ -16,6 +21,31 @@ CONFIG = (
     '<View><Image name="image" value="$image"/><RectangleLabels name="label" toName="image">'
     '<Label value="Left-handed widget"/><Label value="Screw"/></RectangleLabels></View>'
 )
+
+
+def test_worker_takes_captum_where_it_is_asked_to(tmp_path: Path) -> None:
+    """The same version and boxes, by other code."""
+    torch.manual_seed(0)
+    torch.save(resnet18(num_classes=3).state_dict(), tmp_path / "mine.pth")
+    (tmp_path / "mine.txt").write_text("left-handed widget\nright-handed widget\nscrew\n")
+    found = []
+    for engine in ("boxlift", "captum"):
+        settings = Settings.from_env(
+            {
+                "BOXLIFT_NETWORK": "resnet18",
+                "BOXLIFT_WEIGHTS": str(tmp_path / "mine.pth"),
+                "BOXLIFT_CLASSES": str(tmp_path / "mine.txt"),
+                "BOXLIFT_ENGINE": engine,
+                "BOXLIFT_PRECISION": "float32",
+            }
+        )
+        localizer = load(Start(settings, "cpu", "", burst=False, batch=2, loaders=1))
+        assert isinstance(localizer._attribute, CaptumAttributor) == (engine == "captum")
+        photo = decode(photos()[0].path.read_bytes())
+        found.append((localizer.version, localizer.localize([photo])[0]))
+    (ours, [our]), (theirs, [their]) = found
+    assert ours == theirs
+    assert our.box == pytest.approx(their.box, abs=0.01)  # pixels
 
 
 def test_own_weights_and_classes(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import redis
@@ -18,6 +19,7 @@ from backend.queueing import Jobs, connect
 from backend.settings import Settings
 from worker.contract import (
     BULK,
+    CLAIMS_KEY,
     FAILING_KEY,
     FAILURES_KEY,
     INTERACTIVE,
@@ -33,6 +35,7 @@ from worker.contract import (
     Result,
     model_key,
     outbox_key,
+    tuned_key,
     waiting_key,
 )
 from worker.errors import ContractError, QueueError, QueueFullError
@@ -316,6 +319,43 @@ def test_a_worker_whose_answer_was_lost_has_finished(fleet: Fleet) -> None:
     (third,) = ledger.take({BULK: 2}, holding=0)
     fleet.client.zrem(f"rq:wip:{BULK}", third.entry)
     assert not ledger.finish(third, other, result), "the lease is lost"
+
+
+@pytest.mark.parametrize("order", [("old", "new"), ("new", "old")])
+@pytest.mark.parametrize("left", ["finished", "left to somebody who died"])
+@pytest.mark.parametrize("present", ["announced", "tuned"])
+def test_a_late_result_of_an_old_version_does_not_replace_that_of_the_present_one(
+    fleet: Fleet, order: tuple[str, str], left: str, present: str
+) -> None:
+    announced = Model("new" if present == "announced" else "base", "none", ("cat",))
+    fleet.client.set(MODEL_KEY, json.dumps(announced.to_dict()))
+    if present == "tuned":
+        fleet.client.set(tuned_key(PROJECT), "new")
+    ledger = Ledger(fleet.client, "test", (INTERACTIVE, BULK), lease=30.0)
+    first, second = (replace(fleet.request(1), model_version=version) for version in order)
+    fleet.jobs.submit([first, second], interactive=False)
+    taken = ledger.take({BULK: 2}, holding=0)
+    for held, request in zip(taken, (first, second), strict=True):
+        claimed = left != "finished" and request is second
+        if claimed:
+            fleet.client.sadd(waiting_key(held.id), "somebody")
+            fleet.client.pexpire(waiting_key(held.id), 200)
+        assert ledger.finish(held, request, Result(PROJECT, 1, request.model_version, fleet.plan, ()))
+        if claimed:
+            assert fleet.client.zcard(CLAIMS_KEY) == 1, "somebody waited"
+            janitor = Janitor(fleet.client, "test", (INTERACTIVE, BULK))
+            until(lambda janitor=janitor: janitor.tidy() or not fleet.client.zcard(CLAIMS_KEY), "its end")
+    stored = json.loads(fleet.client.hget(outbox_key(PROJECT), "1") or b"{}")
+    assert stored["model_version"] == "new"
+
+
+def test_a_damaged_result_is_replaced(fleet: Fleet) -> None:
+    fleet.client.hset(outbox_key(PROJECT), "1", "not json")
+    (request,) = fleet.enqueue([1])
+    ledger = Ledger(fleet.client, "test", (INTERACTIVE, BULK), lease=30.0)
+    (held,) = ledger.take({BULK: 1}, holding=0)
+    assert ledger.finish(held, request, Result(PROJECT, 1, VERSION, fleet.plan, ()))
+    assert set(fleet.outbox()) == {1}
 
 
 def test_redis_refuses_strangers(fleet: Fleet) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import sys
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -78,42 +79,55 @@ def _runs_postscript(scene: Scene) -> bool:
     return bool(asked)
 
 
+def _read_by_an_addition(data: bytes) -> Callable[[Scene], bool]:
+    """Whether a file gets to a decoder that some other package has added to Pillow, as those of SVG and PDF do."""
+
+    def run(scene: Scene) -> bool:
+        asked: list[bytes] = []
+
+        def open_(file: io.BytesIO, name: str) -> Image.Image:
+            asked.append(file.read())
+            return Image.new("RGB", (9, 9))
+
+        known = list(Image.ID)
+        Image.register_open("ADDITION", open_, lambda prefix: True)  # type: ignore[arg-type]
+        Image.ID[:] = ["ADDITION", *known]
+        try:
+            opened(data)
+        finally:
+            Image.ID[:] = known
+            del Image.OPEN["ADDITION"]
+        return bool(asked)
+
+    return run
+
+
+def _memory_of(mode: str) -> Callable[[Scene], bool]:
+    """Whether a deep grey picture costs more than 8 bytes a pixel besides what its decoder takes."""
+
+    def run(scene: Scene) -> bool:
+        data = written(Image.new(mode, (2000, 2000)), "TIFF")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(decoding, "_STRIP", decoding._STRIP >> 6)  # as many strips as of a large one
+            tracemalloc.start()
+            try:
+                opened(data)
+                return tracemalloc.get_traced_memory()[1] > 8 * 2000 * 2000 + len(data)
+            finally:
+                tracemalloc.stop()
+
+    return run
+
+
 OTHERS = ("PCX", "TGA", "ICO", "SGI", "DDS", "XBM")
 """Decoders of Pillow's that no file may reach: each is more code for strangers to play with."""
 
-ATTACKS = [
-    Attack(
-        "more pixels than allowed",
-        _opens(lambda: written(Image.new("RGB", (2000, 2000)), "PNG"), ImageLimits(max_pixels=3_999_999)),
-        _no_size_limit,
-    ),
-    Attack("longer than any photo", _opens(lambda: written(Image.new("L", (70_000, 2)), "PNG")), _no_size_limit),
-    Attack(
-        "more bytes than allowed",
-        _opens(lambda: written(noise(), "PNG"), ImageLimits(max_bytes=1000)),
-        lambda patch: patch.setattr(decoding, "_check_bytes", lambda *some: None),
-    ),
-    Attack("text that inflates", _opens(lambda: _with_text(4 << 20)), _no_text_limit),
-    Attack(
-        "file that is cut off",
-        _opens(lambda: written(noise(), "JPEG")[:-200]),
-        lambda patch: patch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True),
-    ),
-    Attack(
-        "damage that makes a decoder raise what nobody expects",
-        _opens(lambda: written(noise(), "PNG")[:60]),
-        lambda patch: patch.setattr(decoding, "decode", decoding._decode),
-    ),
-    Attack("PostScript", _runs_postscript, lambda patch: patch.setattr(decoding, "FORMATS", None)),
-    *(
-        Attack(
-            f"decoder of {kind}",
-            _opens(lambda kind=kind: written(noise().convert("1" if kind == "XBM" else "RGB"), kind)),
-            lambda patch: patch.setattr(decoding, "FORMATS", None),
-        )
-        for kind in OTHERS
-    ),
-]
+
+def _comment() -> PngImagePlugin.PngInfo:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Comment", MARKUP.decode())
+    return info
+
 
 MARKUP = b"<html><script>alert(document.domain)</script><?php system($_GET['c']); ?>"
 ARCHIVE = b"PK\x03\x04" + bytes(22) + b"a.exe" + b"PK\x05\x06" + bytes(18)
@@ -139,8 +153,52 @@ NO_PICTURES = {
     "pickle": b"\x80\x04\x95\x1d\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94\x8c\x06system\x94\x93\x94.",
 }
 
-
-def _comment() -> PngImagePlugin.PngInfo:
-    info = PngImagePlugin.PngInfo()
-    info.add_text("Comment", MARKUP.decode())
-    return info
+ATTACKS = [
+    Attack(
+        "more pixels than allowed",
+        _opens(lambda: written(Image.new("RGB", (2000, 2000)), "PNG"), ImageLimits(max_pixels=3_999_999)),
+        _no_size_limit,
+    ),
+    Attack("longer than any photo", _opens(lambda: written(Image.new("L", (70_000, 2)), "PNG")), _no_size_limit),
+    Attack(
+        "more bytes than allowed",
+        _opens(lambda: written(noise(), "PNG"), ImageLimits(max_bytes=1000)),
+        lambda patch: patch.setattr(decoding, "_check_bytes", lambda *some: None),
+    ),
+    Attack("text that inflates", _opens(lambda: _with_text(4 << 20)), _no_text_limit),
+    Attack(
+        "file that is cut off",
+        _opens(lambda: written(noise(), "JPEG")[:-200]),
+        lambda patch: patch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True),
+    ),
+    Attack(
+        "damage that makes a decoder raise what nobody expects",
+        _opens(lambda: written(noise(), "PNG")[:60]),
+        lambda patch: patch.setattr(decoding, "decode", decoding._decode),
+    ),
+    *(
+        Attack(
+            f"memory for a picture of mode {mode}",
+            _memory_of(mode),
+            lambda patch: patch.setattr(decoding, "_STRIP", 1 << 40),
+        )
+        for mode in ("I", "F")
+    ),
+    *(
+        Attack(
+            f"{name}, where a package reads such files",
+            _read_by_an_addition(data),
+            lambda patch: patch.setattr(decoding, "FORMATS", None),
+        )
+        for name, data in NO_PICTURES.items()
+    ),
+    Attack("PostScript", _runs_postscript, lambda patch: patch.setattr(decoding, "FORMATS", None)),
+    *(
+        Attack(
+            f"decoder of {kind}",
+            _opens(lambda kind=kind: written(noise().convert("1" if kind == "XBM" else "RGB"), kind)),
+            lambda patch: patch.setattr(decoding, "FORMATS", None),
+        )
+        for kind in OTHERS
+    ),
+]

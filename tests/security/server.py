@@ -141,6 +141,30 @@ def _too_many_at_once(scene: Scene) -> bool:
         running.join()
 
 
+def _silent(scene: Scene) -> bool:
+    """Whether a connection that says no more is kept for five seconds, where one second of silence is allowed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(serving, "SILENCE", serving.SILENCE // 120)
+        patch.setattr(serving, "SWEEP", 1)
+        server = serving._bind(create_app(OPEN), dataclasses.replace(OPEN, port=0))
+    running = threading.Thread(target=server.run)
+    running.start()
+    try:
+        with socket.socket() as connection:  # create_connection leads to the scene's victim
+            connection.connect(("127.0.0.1", int(server.effective_port)))
+            connection.sendall(b"POST /predict HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n{")
+            connection.settimeout(5.0)
+            try:
+                return bool(connection.recv(1))
+            except TimeoutError:
+                return True
+            except ConnectionError:
+                return False
+    finally:
+        server.close()
+        running.join()
+
+
 def _too_many_tasks(scene: Scene) -> bool:
     """Whether more tasks get into Redis than may wait."""
     with RedisServer() as server, queueing.connect(server.url) as redis:
@@ -278,6 +302,7 @@ ATTACKS = [
         _too_many_at_once,
         lambda patch: patch.setattr(serving, "CONNECTIONS", 1 << 20),
     ),
+    Attack("silence", _silent, lambda patch: patch.setattr(serving, "SILENCE", 1 << 20)),
     Attack("more tasks than may wait", _too_many_tasks, _no_queue_limit),
     Attack(
         "settings that are shown",
