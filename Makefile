@@ -8,8 +8,8 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 STUDIO := .venv-label-studio
 TOOLS := .venv-tools
-# Testing processes: most tests wait for servers that they start, but those need the cores, too.
-TESTERS ?= 2
+# Testing processes: tests wait for servers that they start, but those need the cores, too.
+TESTERS ?= 3
 export PYTHON TOOLS
 
 help:

@@ -28,8 +28,8 @@ class Image:
         self.environment = folder / "opt"
 
     def install(self) -> None:
-        """COPY and RUN, in order; `pip` is uv's where there is one, which does the same faster."""
-        uv = shutil.which("uv")
+        """COPY and RUN, in order; `pip` is uv's, which does the same faster."""
+        uv = (str(ROOT / "scripts" / "environment.sh"), "--uv", "--directory", str(self._source), "pip")
         for line in self._build:
             word, _, rest = line.partition(" ")
             if word == "COPY":
@@ -37,13 +37,14 @@ class Image:
                 for source in sources:
                     self._copy(ROOT / source, self._source / target / ("" if target.endswith("/") else "."))
             elif word == "RUN" and rest.startswith("python -m venv"):
-                subprocess.run([sys.executable, "-m", "venv", str(self.environment)], check=True)
+                subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(self.environment)], check=True)
             elif word == "RUN":
                 tool, *arguments = rest.split()
                 assert tool == "pip", rest
                 python = str(self.environment / "bin" / "python")
-                command = [uv, "pip", arguments[0], "-p", python] if uv else [python, "-m", "pip", arguments[0]]
-                subprocess.run([*command, *arguments[1:]], cwd=self._source, check=True, capture_output=True)
+                command = [*uv, arguments[0], "-p", python, *arguments[1:]]
+                told = subprocess.run(command, capture_output=True, text=True, check=False)
+                assert told.returncode == 0, told.stderr
 
     def has(self, module: str) -> bool:
         """Whether a module is installed."""

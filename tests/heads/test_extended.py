@@ -162,8 +162,15 @@ def test_no_pictures_have_no_features(network_of: Networks) -> None:
     assert features(network_of(), []).shape == (0, 1280)
 
 
-@pytest.mark.parametrize("name", ["efficientnet_lite0", "vgg11"])
-@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        ("efficientnet_lite0", torch.float32),
+        ("efficientnet_lite0", torch.bfloat16),
+        ("vgg11", torch.float32),
+        ("alexnet", torch.bfloat16),  # vgg11 takes minutes where the processor is slow at it
+    ],
+)
 def test_localizers_share_prepared_layers_and_draw_the_same_boxes(
     name: str, precision: torch.dtype, network_of: Networks
 ) -> None:

@@ -113,6 +113,8 @@ def interleaved(
 ) -> dict[str, list[Taken]]:
     """Times of each run, `repeat` times in turns, after one turn that does not count."""
     taken: dict[str, list[Taken]] = {name: [] for name in runs}
+    gc.collect()
+    gc.freeze()  # so that looking for what a run left behind does not mean looking at everything there is
     for turn in range(repeat + 1):
         for name, run in runs.items():
             gc.collect()  # captum leaves cycles behind, which somebody else would pay for
@@ -122,6 +124,7 @@ def interleaved(
             _finish(device)
             if turn:
                 taken[name].append(Taken(time.perf_counter() - start, time.process_time() - begun))
+    gc.unfreeze()
     return taken
 
 
