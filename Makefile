@@ -44,7 +44,7 @@ demo: setup
 	@$(VENV)/bin/boxlift demo $(if $(filter-out 0,$(ONCE)),--once) $(ARGS)
 
 test: setup
-	@$(VENV)/bin/python -m pytest -n $(TESTERS) --dist loadscope $(ARGS)
+	@$(VENV)/bin/python -m pytest -n $(TESTERS) --dist loadscope --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/.synced
 	@$(VENV)/bin/ruff check .

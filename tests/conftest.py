@@ -13,6 +13,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does: see 
 ROOT = Path(__file__).parents[1]
 _TOGETHER = "tests/e2e/test_"
 """These tests share a Label Studio, which costs more to start than most of them take."""
+_SLOWEST = ("e2e", "deployment", "queue", "engine", "learning", "heads", "evaluation", "bulk")
+"""Folders of tests that take minutes, slowest first."""
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -28,6 +30,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return "first half" if file.removeprefix(_TOGETHER) < "l" else "second half"
 
     return Scheduler(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first, so that no testing process is left alone with it at the end."""
+    order = {folder: place for place, folder in enumerate(_SLOWEST)}
+    items.sort(key=lambda item: order.get(item.path.parent.name, len(order)))
 
 
 @pytest.fixture(scope="session")

@@ -133,7 +133,7 @@ def trained(stack: Stack, project: int) -> str:
             assert state["version"], state
             return str(state["version"])
         assert time.monotonic() < deadline, f"the tuning did not end: {state}"
-        time.sleep(1.0)
+        time.sleep(5.0)
 
 
 @pytest.fixture(scope="module")
