@@ -23,18 +23,25 @@ CONFIG = (
 )
 
 
+def checkpoint(folder: Path) -> dict[str, str]:
+    """Weights and class names in files, and the settings that name them."""
+    torch.manual_seed(0)
+    torch.save(resnet18(num_classes=3).state_dict(), folder / "mine.pth")
+    (folder / "mine.txt").write_text("left-handed widget\nright-handed widget\nscrew\n")
+    return {
+        "BOXLIFT_NETWORK": "resnet18",
+        "BOXLIFT_WEIGHTS": str(folder / "mine.pth"),
+        "BOXLIFT_CLASSES": str(folder / "mine.txt"),
+    }
+
+
 def test_worker_takes_captum_where_it_is_asked_to(tmp_path: Path) -> None:
     """The same version and boxes, by other code."""
-    torch.manual_seed(0)
-    torch.save(resnet18(num_classes=3).state_dict(), tmp_path / "mine.pth")
-    (tmp_path / "mine.txt").write_text("left-handed widget\nright-handed widget\nscrew\n")
     found = []
     for engine in ("boxlift", "captum"):
         settings = Settings.from_env(
             {
-                "BOXLIFT_NETWORK": "resnet18",
-                "BOXLIFT_WEIGHTS": str(tmp_path / "mine.pth"),
-                "BOXLIFT_CLASSES": str(tmp_path / "mine.txt"),
+                **checkpoint(tmp_path),
                 "BOXLIFT_ENGINE": engine,
                 "BOXLIFT_PRECISION": "float32",
             }
@@ -49,14 +56,9 @@ def test_worker_takes_captum_where_it_is_asked_to(tmp_path: Path) -> None:
 
 
 def test_own_weights_and_classes(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    torch.save(resnet18(num_classes=3).state_dict(), tmp_path / "mine.pth")
-    (tmp_path / "mine.txt").write_text("left-handed widget\nright-handed widget\nscrew\n")
     photo = photos()[0].path
     settings = {
-        "BOXLIFT_NETWORK": "resnet18",
-        "BOXLIFT_WEIGHTS": str(tmp_path / "mine.pth"),
-        "BOXLIFT_CLASSES": str(tmp_path / "mine.txt"),
+        **checkpoint(tmp_path),
         "BOXLIFT_IMAGE_ROOTS": str(photo.parent),
         "BOXLIFT_ANSWER_SECONDS": "60",
     }
