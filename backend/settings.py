@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
+from worker.choices import ENGINES, PRECISIONS
 from worker.errors import SettingsError
 
 log = logging.getLogger("boxlift.settings")
@@ -68,13 +69,13 @@ class Settings:
         "BOXLIFT_PRECISION",
         "auto",
         "number format of the maps: auto (bfloat16 where the device is fast at it), float32 or bfloat16",
-        choices=("auto", "float32", "bfloat16"),
+        choices=PRECISIONS,
     )
     engine: str = _setting(
         "BOXLIFT_ENGINE",
         "boxlift",
         "code that computes the maps: boxlift, or captum (the same boxes, slower)",
-        choices=("boxlift", "captum"),
+        choices=ENGINES,
     )
     answer_seconds: float = _setting(
         "BOXLIFT_ANSWER_SECONDS", 8.0, "how long /predict waits for a few tasks before it answers []"

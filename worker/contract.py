@@ -1,6 +1,6 @@
 """What a job carries and what comes back: frozen values that turn into JSON and back.
 
-The backend and the workers share this module and `worker.errors`, and nothing else of each other.
+The backend and the workers share this module, `worker.choices` and `worker.errors`, and nothing else of each other.
 Redis holds only what is defined here, under keys that start with `PREFIX` (the number is the schema).
 
     Plan ──(stored once per project configuration, named by its digest)

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from worker.attribution import Attribution, Attributor, Choice
+from worker.choices import ENGINES
 from worker.errors import SettingsError, UnsupportedLayerError
 from worker.networks import Network
 
 log = logging.getLogger(__name__)
-
-ENGINES = ("boxlift", "captum")
 
 
 class Engine(Protocol):

@@ -31,6 +31,7 @@ from worker.contract import (
     RESULTS_KEPT,
     SCHEMA,
     STARTING_KEY,
+    STATS_KEY,
     WORKERS_KEY,
     job_labels,
     outbox_key,
@@ -152,7 +153,7 @@ class Janitor:
                 reason,
                 1,
             ]
-            state = self._fail([], [*args, *fields]).decode()
+            state = self._fail([STATS_KEY], [*args, *fields]).decode()
             count += state != "lost"
             log.warning("%s, now %s", reason, state, extra=job_labels(job) | {"event": "abandoned"})
         return count

@@ -29,6 +29,7 @@ from worker.contract import (
     MODEL_KEY,
     OUTBOXES_KEY,
     RESULTS_KEPT,
+    STATS_KEY,
     Request,
     Result,
     outbox_key,
@@ -127,7 +128,7 @@ class Ledger:
         value = result.to_dict()
         fields = self._outcome(held, Outcome.Type.SUCCESSFUL, return_value=value)
         keys = [waiting_key(held.id), outbox_key(result.project), OUTBOXES_KEY, CLAIMS_KEY, CLAIMED_KEY]
-        keys += [FAILURES_KEY, FAILING_KEY, tuned_key(result.project), MODEL_KEY]
+        keys += [FAILURES_KEY, FAILING_KEY, tuned_key(result.project), MODEL_KEY, STATS_KEY]
         args: list[Any] = [held.queue, held.id, held.execution, max(1, held.result_ttl), utcformat(now())]
         args += [request.project, request.task, int(request.push), json.dumps(value, separators=(",", ":"))]
         entry = {"at": time.time(), "project": request.project, "task": request.task, "job": held.id}
@@ -141,7 +142,7 @@ class Ledger:
         if the lease was lost. `reason` is kept, and shown to people. A `suspect` runs alone from then on."""
         fields = self._outcome(held, Outcome.Type.FAILED, exc_string=reason)
         args: list[Any] = [held.queue, held.id, held.execution, int(again), delay, 0, max(1, held.failure_ttl)]
-        return str(_text(self._fail([], [*args, utcformat(now()), reason, int(suspect), *fields])))
+        return str(_text(self._fail([STATS_KEY], [*args, utcformat(now()), reason, int(suspect), *fields])))
 
     def give_back(self, held: Held) -> bool:
         """Put a job that was not begun back to the front of its queue."""

@@ -261,7 +261,6 @@ class BatchWorker:
             return
         self._done += 1
         self._pace.ended()
-        self._stats.add(f"jobs:{queue}:finished")
         if errors:
             self._stats.add("images:failed", sum(image.error is not None for image in result.images))
             log.warning("not usable: %s", trouble, extra=self._labels(task.held) | {"event": "image-failed"})
@@ -285,7 +284,8 @@ class BatchWorker:
         if state == "failed":
             self._pace.ended()
         outcome = {"failed": "failed", "lost": "lost"}.get(state, "retried")
-        self._stats.add(f"jobs:{held.queue}:{outcome}")
+        if outcome == "lost":
+            self._stats.add(f"jobs:{held.queue}:lost")
         log.warning("%s: %s", state, reason, extra=self._labels(held) | {"event": outcome})
 
     def _let_go(self, tasks: Iterable[Task], *, last: float = 15.0) -> None:

@@ -81,7 +81,8 @@ FINISH = (
     _HEAD
     + _SUPERSEDED
     + """
--- KEYS: waiting, outbox, outboxes, claims, claimed, failures, failing, the project's tuning, the announced model.
+-- KEYS: waiting, outbox, outboxes, claims, claimed, failures, failing, the project's tuning, the announced model,
+-- the counters (here, because a worker that is killed tells nothing any more of what it did).
 -- ARGV: queue, id, execution, ttl, ended as text, project, task, push ('0' for a result that is of no use to Label
 -- Studio later), result, ttl of results on their way, entry for the list of failures ('' if all is well), most of
 -- them, then the fields of RQ's result. 0: the lease is lost, another worker has or had the job; nothing is
@@ -96,6 +97,7 @@ if redis.call('EXISTS', job) == 0 then return 0 end
 redis.call('HSET', job, 'status', 'finished', 'ended_at', ARGV[5], 'ended', now, 'by', ARGV[3])
 redis.call('HDEL', job, 'reason', 'exc_info', 'troubled')
 redis.call('EXPIRE', job, ttl)
+redis.call('HINCRBY', KEYS[10], 'jobs:' .. queue .. ':finished', 1)
 redis.call('DEL', results)
 redis.call('XADD', results, '*', unpack(ARGV, 13))
 redis.call('EXPIRE', results, ttl)
@@ -136,6 +138,7 @@ return 1
 FAIL = (
     _HEAD
     + """
+-- KEYS: the counters.
 -- ARGV: queue, id, execution, again (1: while tries are left), delay, expired (1: only if the lease has ended),
 -- ttl, ended as text, reason, suspect (1: the job may be what killed its worker or broke its batch), then the
 -- fields of RQ's result. Returns 'lost', 'queued', 'scheduled' or 'failed'; asked again, because the answer did not
@@ -156,6 +159,7 @@ if ARGV[10] == '1' then redis.call('HSET', job, 'suspect', '1') end
 local left = tonumber(redis.call('HGET', job, 'retries_left') or '0')
 if ARGV[4] == '1' and left > 0 then
   redis.call('HSET', job, 'retries_left', left - 1)
+  redis.call('HINCRBY', KEYS[1], 'jobs:' .. queue .. ':retried', 1)
   if delay > 0 then
     redis.call('HSET', job, 'status', 'scheduled')
     redis.call('ZADD', rq .. 'scheduled:' .. queue, now + delay, id)
@@ -167,6 +171,7 @@ if ARGV[4] == '1' and left > 0 then
 end
 local ttl, results = tonumber(ARGV[7]), rq .. 'results:' .. id
 redis.call('HSET', job, 'status', 'failed', 'ended_at', ARGV[8], 'ended', now)
+redis.call('HINCRBY', KEYS[1], 'jobs:' .. queue .. ':failed', 1)
 redis.call('EXPIRE', job, ttl)
 redis.call('DEL', results)
 redis.call('XADD', results, '*', unpack(ARGV, 11))

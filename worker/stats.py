@@ -1,6 +1,6 @@
 """Counters that all workers add to, in one Redis hash: what /metrics and `boxlift status` show.
 
-jobs:<queue>:<outcome>      finished, failed, retried, lost
+jobs:<queue>:<outcome>      finished, failed, retried (all counted by `worker.scripts`), lost
 images, images:failed, busy images through the network, images that could not be used, seconds computing
 latency:<queue>:<bound>     finished jobs that took at most so many seconds from enqueueing (cumulative)
 latency:<queue>:sum, :count
@@ -18,7 +18,8 @@ from worker.contract import LATENCY_BOUNDS, STATS_KEY
 
 
 class Stats:
-    """Collects while a batch runs and adds to Redis in one go; nothing is lost if Redis is away for a while."""
+    """Collects while a batch runs what only the worker knows, and adds it to Redis in one go. Nothing is lost if
+    Redis is away for a while."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client

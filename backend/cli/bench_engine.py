@@ -12,6 +12,7 @@ import click
 
 from backend.cli.chosen_network import ChosenNetwork
 from backend.settings import Settings
+from worker.choices import PRECISIONS
 from worker.errors import BoxliftError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 )
 @click.option(
     "--precision",
-    type=click.Choice(["auto", "float32", "bfloat16"]),
+    type=click.Choice(PRECISIONS),
     help="What to measure as default precision [default: BOXLIFT_PRECISION].",
 )
 @click.option("--repeat", type=click.IntRange(1), default=7, show_default=True, help="Turns that count.")

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from backend.cli.chosen_network import ChosenNetwork
 from backend.settings import Settings
+from worker.choices import ENGINES, PRECISIONS
 from worker.errors import ImageDecodeError, ImageError, ImageFetchError
 
 if TYPE_CHECKING:
@@ -33,12 +34,12 @@ Outcome = tuple[str, "Photo", "View"] | tuple[str, ImageError]
 @click.option("--classes", type=click.Path(path_type=Path, dir_okay=False), help="Class names, one a line.")
 @click.option(
     "--engine",
-    type=click.Choice(["boxlift", "captum"]),
+    type=click.Choice(ENGINES),
     help="Code that computes the maps [default: BOXLIFT_ENGINE or boxlift].",
 )
 @click.option(
     "--precision",
-    type=click.Choice(["auto", "float32", "bfloat16"]),
+    type=click.Choice(PRECISIONS),
     help="Number format of the maps [default: BOXLIFT_PRECISION or auto].",
 )
 @click.option("--max-boxes", type=click.IntRange(1), default=1, show_default=True, help="Of each image.")

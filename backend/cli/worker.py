@@ -15,6 +15,7 @@ import click
 
 from backend.cli.chosen_network import ChosenNetwork
 from backend.settings import Settings
+from worker.choices import ENGINES
 from worker.errors import BoxliftError, SettingsError, WeightsError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Start:
 @click.option("--network", help="Classifier, instead of BOXLIFT_NETWORK.")
 @click.option("--weights", type=click.Path(path_type=Path), help="Local state dict, instead of BOXLIFT_WEIGHTS.")
 @click.option("--classes", type=click.Path(path_type=Path), help="Class names, instead of BOXLIFT_CLASSES.")
-@click.option("--engine", type=click.Choice(["boxlift", "captum"]), help="Instead of BOXLIFT_ENGINE.")
+@click.option("--engine", type=click.Choice(ENGINES), help="Instead of BOXLIFT_ENGINE.")
 @click.option(
     "--fallback-network",
     default="",

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from worker.attribution import Attributor
 from worker.captum_engine import CaptumAttributor
-from worker.engines import ENGINES, make_attributor
+from worker.choices import ENGINES
+from worker.engines import make_attributor
 from worker.errors import NetworkError, SettingsError, UnsupportedLayerError
 from worker.networks import NETWORKS, Network, Preprocessing
 

@@ -6,17 +6,18 @@ from pathlib import Path
 
 import torch
 
+from worker.choices import PRECISIONS
 from worker.errors import SettingsError
 
-PRECISIONS = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
-"""Names that people may choose; None for what suits the device."""
+_TYPES = dict(zip(PRECISIONS, (None, torch.float32, torch.bfloat16), strict=True))
+"""None for what suits the device."""
 
 
 def parse_precision(name: str) -> torch.dtype | None:
     """The number format of that name. Raises SettingsError for an unknown one."""
     if name not in PRECISIONS:
         raise SettingsError(f"precision {name!r} does not exist: it must be one of {', '.join(PRECISIONS)}")
-    return PRECISIONS[name]
+    return _TYPES[name]
 
 
 def best_precision(device: torch.device | str = "cpu") -> torch.dtype:
