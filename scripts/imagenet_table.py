@@ -1,4 +1,5 @@
-"""Write backend/labelling/imagenet.json: ImageNet's 1000 classes, their synonyms and everything they are a kind of.
+"""Write backend/labelling/imagenet.json: ImageNet's 1000 classes, their synonyms and everything they are a kind of;
+and worker/networks/imagenet.txt: their names, for networks that know these classes.
 
     apt-get download wordnet-base && dpkg -x wordnet-base_*.deb wn
     python scripts/imagenet_table.py wn/usr/share/wordnet wn/usr/share/doc/wordnet-base/copyright
@@ -25,7 +26,8 @@ dog, domestic dog: wild dog (dingo, dhole, African hunting dog). WordNet has the
 which leaves 118 of ILSVRC's classes as dogs. ILSVRC 2012's own task of telling breeds apart, and Stanford Dogs,
 count 120: without the Dalmatian, but with these three. Together they are 121.
 """
-TARGET = Path(__file__).parent.parent / "backend" / "labelling"
+ROOT = Path(__file__).parent.parent
+TARGET = ROOT / "backend" / "labelling"
 
 
 def read_nouns(folder: Path) -> dict[int, tuple[list[str], list[int]]]:
@@ -111,6 +113,8 @@ def main(wordnet: Path, copyright_file: Path) -> None:
         + licence(copyright_file)
         + "\n"
     )
+    names = "\n".join(_IMAGENET_CATEGORIES) + "\n"
+    (ROOT / "worker" / "networks" / "imagenet.txt").write_text(names, encoding="utf-8")
     click.echo(f"{len(table['classes'])} classes, {len(wanted)} synsets, {len(table['plurals'])} plurals")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torchvision.models import VGG16_Weights
 
 from worker.errors import UnknownNetworkError
 from worker.networks import NETWORKS, Preprocessing, find_entry
@@ -54,6 +55,7 @@ def test_an_entry_knows_the_classes_of_its_published_weights(name: str) -> None:
     classes = NETWORKS[name].classes()
     assert classes == imagenet_classes()
     assert len(set(classes)) == len(classes) == 1000
+    assert classes == tuple(VGG16_Weights.IMAGENET1K_V1.meta["categories"])
     assert (classes[0], classes[282], classes[999]) == ("tench", "tiger cat", "toilet tissue")
 
 

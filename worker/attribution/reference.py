@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchvision.transforms.functional import gaussian_blur
 
 
 def constant_reference(
@@ -23,6 +22,10 @@ def constant_reference(
 
 def blurred(images: Tensor) -> Tensor:
     """Each image's own Gaussian-blurred copy, same shape; sigma is a sixteenth of the longer side."""
+    from torchvision.transforms.functional import (
+        gaussian_blur,  # seconds to import, and only this reference needs it
+    )
+
     side = max(images.shape[-2:])
     kernel = [min(side // 8 * 2 + 1, size * 2 - 1) for size in images.shape[-1:-3:-1]]
     smooth: Tensor = gaussian_blur(images, kernel_size=kernel, sigma=[side / 16] * 2)

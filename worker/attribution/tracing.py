@@ -84,9 +84,11 @@ class _Reader:
         self.module = module
         self.modules = modules
         self.input_size = input_size
+        weights = (tensor for tensor in module.state_dict().values() if tensor.is_floating_point())
+        self.zero = next(weights, torch.zeros(())).new_zeros(())
         self.steps: list[Step] = []
         self.shapes: dict[int, Size] = {}
-        self.known: dict[fx.Node, Any] = {}  # what a node evaluates to: a meta tensor, or a plain value
+        self.known: dict[fx.Node, Any] = {}  # what a node evaluates to: a blank, or a plain value
         self.numbers: dict[fx.Node, int] = {}  # of the activations
         self.memory: dict[int, int] = {}  # of the activations: the first one that lies in the same memory
 
@@ -118,12 +120,16 @@ class _Reader:
         if self.numbers:
             self.known[node] = node.args[0] if node.args else None
             return
-        self._note(node, torch.empty(2, 3, *self.input_size, device="meta"))
+        self._note(node, Size((2, 3, *self.input_size)))
 
-    def _note(self, node: fx.Node, value: Tensor) -> None:
+    def _note(self, node: fx.Node, shape: Size) -> None:
         self.numbers[node] = len(self.shapes)
-        self.shapes[self.numbers[node]] = value.shape
-        self.known[node] = value
+        self.shapes[self.numbers[node]] = shape
+        self.known[node] = self._blank(shape)
+
+    def _blank(self, shape: Size) -> Tensor:
+        """Zeros that take no memory. Not on the meta device: its first use takes as long as importing torch."""
+        return self.zero.expand(shape)
 
     def _evaluate(self, argument: Any) -> Any:
         return fx.node.map_arg(argument, lambda node: self.known[node])
@@ -163,20 +169,22 @@ class _Reader:
         if isinstance(layer, Identity):
             self.numbers[node], self.known[node] = inputs[0], self.known[node.all_input_nodes[0]]
             return
-        metas = [torch.empty(self.shapes[i], device="meta") for i in inputs]
-        if not isinstance(layer, Concatenation) and len({meta.shape for meta in metas}) > 1:
+        blanks = [self._blank(self.shapes[i]) for i in inputs]
+        shapes = [tuple(blank.shape) for blank in blanks]
+        if not isinstance(layer, Concatenation) and len(set(shapes)) > 1:
             raise UnsupportedLayerError(
                 f"layer {name!r} ({kind}) joins activations of different shapes "
-                f"({', '.join(str(tuple(meta.shape)) for meta in metas)}): only equal shapes have a DeepLIFT rule"
+                f"({', '.join(map(str, shapes))}): only equal shapes have a DeepLIFT rule"
             )
         try:
-            value = on_meta(layer).forward(*metas)  # type: ignore[attr-defined]
+            with torch.no_grad():
+                value = layer.forward(*blanks)
         except RuntimeError as error:
             raise UnsupportedLayerError(
                 f"layer {name!r} ({kind}) does not take input of size "
                 f"{'×'.join(map(str, self.input_size))}: {str(error).splitlines()[0]}"
             ) from None
-        self._note(node, value)
+        self._note(node, value.shape)
         if isinstance(layer, Reshape):
             self.memory[self.numbers[node]] = self.memory.get(inputs[0], inputs[0])
         self.steps.append(Step(name, layer, inputs, self.numbers[node]))
@@ -237,11 +245,6 @@ def _holds_tensor(value: Any) -> bool:
 
 def _kind(module: nn.Module) -> str:
     return type(module).__name__
-
-
-def on_meta(layer: Layer) -> Layer:
-    """The layer without memory for its parameters, to follow shapes."""
-    return convert(layer, lambda tensor: tensor.to("meta", torch.float32))
 
 
 def convert(layer: Layer, change: Callable[[Tensor], Tensor]) -> Layer:
