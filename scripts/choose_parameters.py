@@ -7,12 +7,14 @@ The maps of every photo are computed once and kept in the folder of `--maps`; ev
 Weights of the box regression start from ridge regression and are then moved by gradient descent on what counts:
 IoU, IoU ≥ 0.5 and the centre within the object. Photos are mirrored, so that left and right come out alike. Figures
 printed as "held out" are of photos that had no part in choosing the weights (10 folds, twice); the weights that are
-written are then chosen on all photos. With --write they become the network's defaults.
+written are then chosen on all photos. With --write they become the network's defaults;
+what scripts/choose_extras.py adds to them is to be chosen again then.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -58,7 +60,7 @@ def compute_maps(network: Network, parameters: Parameters, samples: list[Sample]
     """Logits of every photo and the maps of its predicted class."""
 
     def photos() -> Iterator[tuple[Photo, None]]:
-        with click.progressbar(samples, label="maps", file=click.get_text_stream("stderr")) as shown:
+        with click.progressbar(samples, label="maps", file=sys.stderr) as shown:
             for sample in shown:
                 yield decode(sample.path.read_bytes()), None
 

@@ -11,6 +11,12 @@ Floats = npt.NDArray[np.floating[Any]]
 Box = tuple[float, float, float, float]
 
 
+def as_box(values: Floats) -> Box:
+    """Four numbers of an array as a plain tuple."""
+    x0, y0, x1, y1 = (float(value) for value in values)
+    return x0, y0, x1, y1
+
+
 def iou(boxes: Floats, others: Floats) -> Floats:
     """Intersection over union of every box (N, 4) with every other (M, 4): (N, M); 0 where both are empty."""
     first, second = np.asarray(boxes, dtype=np.float64), np.asarray(others, dtype=np.float64)

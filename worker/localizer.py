@@ -3,8 +3,8 @@
 1. classify the photo                        one forward pass, which also records
 2. DeepLIFT and guided backpropagation       one backward pass, two rows a class
 3. smooth                                    ┐
-4. threshold and mask the borders            │ worker.heatmap, worker.boxes
-5. mix                                       │
+4. threshold and mask the borders            │ worker.heatmap, worker.drawing;
+5. mix                                       │ what a box is worth: worker.scoring
 6. box                                       ┘
 """
 
@@ -24,15 +24,16 @@ from torch import Tensor
 
 from worker import boxes
 from worker.contract import Box, Detection, Model, Tuning, digest
+from worker.drawing import draw
 from worker.engines import Engine, make_attributor
 from worker.errors import ContractError
-from worker.heatmap import border_mask, combine, prepare
+from worker.heatmap import combine, prepare
 from worker.images import Photo
 from worker.images.ahead import tensors
 from worker.parameters import DEEPLIFT, GUIDED, Parameters
-from worker.parts import Found, below_whole, regions
-from worker.probes import count, probe_boxes, union_boxes
+from worker.probes import count
 from worker.regression import certainty, chance, regress, signs
+from worker.scoring import EXTRA, score
 
 if TYPE_CHECKING:
     from worker.attribution import Attribution
@@ -191,8 +192,9 @@ class Localizer:
         sources = prepare(named_maps(attribution), self.parameters)
         heats = combine(sources, self.parameters).cpu().numpy()
         rows, targets = attribution.rows.tolist(), attribution.targets.tolist()
-        found = self._boxes([source.cpu().numpy() for source in sources], heats, several=max_boxes > 1)
-        scored = self._score(found, attribution)
+        found = draw([source.cpu().numpy() for source in sources], heats, self.parameters, several=max_boxes > 1)
+        logits = attribution.logits.double().cpu().numpy()
+        scored = score(found, logits, rows, targets, self.parameters)
         for number, image in enumerate(images):
             mine = [index for index, one in enumerate(found) if rows[one.row] == number]
             kept = boxes.suppress(
@@ -244,63 +246,6 @@ class Localizer:
 
         return choose
 
-    def _boxes(self, sources: Sequence[boxes.Floats], heats: boxes.Floats, *, several: bool) -> list[Found]:
-        """The boxes of every row that has any heat: one, or where several are wanted those of its regions too."""
-        hot = [row for row, heat in enumerate(heats) if heat.max() > 0]
-        parts = [(row, np.ones_like(heats[row]), 1.0) for row in hot]
-        if several:
-            parts += [
-                (row, *part)
-                for row in hot
-                for split in self.parameters.splits
-                for part in regions(heats[row], split)
-            ]
-        if not parts:
-            return []
-        index = [row for row, _, _ in parts]
-        share = np.stack([part for _, part, _ in parts])
-        local = heats[index] * share
-        local = local / local.max(axis=(1, 2), keepdims=True)
-        mask = border_mask(self.parameters.grid, self.parameters.border, self.parameters.border_kind).numpy()
-        probes = probe_boxes(local, [source[index] * mask * share for source in sources])
-        if self.parameters.regression is not None:
-            drawn = regress(probes, self.parameters.regression)
-        else:
-            drawn = union_boxes(local, self.parameters.threshold)
-        # The regression knows whole images; what is left of a map beside other objects has hard edges of its own.
-        drawn[len(hot) :] = union_boxes(local[len(hot) :], self.parameters.part_threshold)
-        items = zip(parts, drawn, probes, local, strict=True)
-        return [Found(row, as_box(box), probe, heat, weight) for (row, _, weight), box, probe, heat in items]
-
-    def _score(self, found: Sequence[Found], attribution: Attribution) -> boxes.Floats:
-        """A score (B,) in [0, 1] for every box: calibrated where the parameters say how."""
-        if not found:
-            return np.zeros(0)
-        rows = attribution.rows[[one.row for one in found]].tolist()
-        targets = attribution.targets[[one.row for one in found]].tolist()
-        logits = attribution.logits.double().cpu()
-        # Every row of an image against its best row: 1 where there is but one class.
-        best = torch.full((len(logits),), -torch.inf, dtype=logits.dtype)
-        every = logits[attribution.rows.cpu(), attribution.targets.cpu()]
-        best.scatter_reduce_(0, attribution.rows.cpu(), every, "amax")
-        shares = (logits[rows, targets] - best[rows]).exp().numpy()
-        weights = shares**self.parameters.class_weight
-        if self.parameters.calibration is None:
-            sure = logits.softmax(1)[rows, targets].numpy()
-        else:
-            drawn, probes, heats = (
-                np.array([getattr(one, part) for one in found]) for part in ("box", "probes", "heat")
-            )
-            seen = signs(certainty(logits.numpy(), rows, targets), drawn, probes, heats)
-            sure = chance(seen, self.parameters.calibration)
-        return np.asarray(below_whole(found, sure, self.parameters.part_score) * weights)
-
-
-def as_box(values: boxes.Floats) -> Box:
-    """Four numbers of an array as a plain tuple."""
-    x0, y0, x1, y1 = (float(value) for value in values)
-    return x0, y0, x1, y1
-
 
 def _try_out(parameters: Parameters) -> None:
     """Raise ValueError where the weights are not for as many probes and signs as there are."""
@@ -309,6 +254,8 @@ def _try_out(parameters: Parameters) -> None:
     if parameters.calibration is not None:
         sure = certainty(np.zeros((1, 2)), [0], [0])
         chance(signs(sure, drawn, probes, np.zeros((1, parameters.grid, parameters.grid))), parameters.calibration)
+    if parameters.extra is not None:
+        chance(np.zeros((1, len(EXTRA))), parameters.extra)
 
 
 def _same_maps(some: Parameters, others: Parameters) -> bool:

@@ -91,6 +91,9 @@ class Parameters:
     """Makes the box from probe boxes; without it the box is the thresholded heat map's."""
     calibration: Calibration | None = None
     """Makes the score; without it the score is the class's probability."""
+    extra: Calibration | None = None
+    """Makes the score of every box but an image's first, from `worker.scoring.extra_signs`. Without it these scores
+    are made of what whole maps' boxes would score, by `class_weight` and `part_score`."""
 
     @property
     def digest(self) -> str:
@@ -112,7 +115,7 @@ class Parameters:
         values = data | {"sources": tuple(Source(**source) for source in data["sources"])}
         if "splits" in values:
             values["splits"] = tuple(values["splits"])
-        for name, kind in (("regression", Regression), ("calibration", Calibration)):
+        for name, kind in (("regression", Regression), ("calibration", Calibration), ("extra", Calibration)):
             if values.get(name) is not None:
                 values[name] = kind(**{key: _frozen(value) for key, value in values[name].items()})
         return cls(**values)

@@ -1,8 +1,7 @@
-"""Several objects in one heat map: its hot regions, and what their boxes are worth beside the whole map's."""
+"""Several objects in one heat map: its hot regions, and the boxes that are found in all of it and in each."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,16 +11,20 @@ from worker.boxes import Floats
 from worker.contract import Box
 
 
-def below_whole(found: Sequence[Found], sure: Floats, share: float) -> Floats:
-    """Scores (B,) in which a box of one region stays below that of its row's whole map: the calibration knows whole
-    maps only, and what is left of one beside other objects looks surer to it than it is."""
-    capped, whole = sure.copy(), dict[int, float]()
-    for place, one in enumerate(found):
-        if one.row in whole:
-            capped[place] = min(sure[place], whole[one.row]) * one.weight * share
-        else:
-            whole[one.row] = float(sure[place])
-    return capped
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One of several hot regions of a heat map (h, w), and the cells that are nearest to it."""
+
+    cells: Floats
+    """(h, w) 1 in these cells, 0 elsewhere."""
+    weight: float
+    """Its heat, relative to that of the region with most."""
+    peak: float
+    """Its hottest cell, relative to the map's."""
+    split: float
+    """The fraction of the map's maximum below which the heat falls between the regions."""
+    among: int
+    """How many regions there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +33,34 @@ class Found:
 
     row: int
     box: Box
-    probes: Floats
     heat: Floats
-    weight: float
-    """1 for the box of the whole row; for that of one region its share of the heat, against the strongest one's."""
+    """(h, w) the heat that the box is of; its maximum is 1."""
+    probes: Floats | None
+    """(K, 4), where the score wants them."""
+    part: Part | None
+    """None for the box of the row's whole map."""
 
 
-def regions(heat: Floats, threshold: float) -> list[tuple[Floats, float]]:
-    """Where several hot regions lie apart: the part of the map (h, w) that belongs to each, as 0 or 1, and its heat
-    relative to that of the region with most. Every cell belongs to the nearest region. Empty for a single region.
+def regions(heat: Floats, threshold: float) -> list[Part]:
+    """Where several regions of a map (h, w) lie apart, hot from `threshold` times its maximum: each of them.
+
+    Every cell belongs to the nearest region. Empty for a single region.
     """
     labels, count = ndimage.label(heat >= threshold * heat.max(), structure=np.ones((3, 3)))
     if count < 2:
         return []
     nearest = ndimage.distance_transform_edt(labels == 0, return_distances=False, return_indices=True)
     owner = labels[tuple(nearest)]
-    mass = np.asarray(ndimage.sum_labels(heat, labels, np.arange(1, count + 1)))
-    return [((owner == number + 1).astype(heat.dtype), float(mass[number] / mass.max())) for number in range(count)]
+    numbers = np.arange(1, count + 1)
+    mass = np.asarray(ndimage.sum_labels(heat, labels, numbers))
+    peaks = np.asarray(ndimage.maximum(heat, labels, numbers)) / heat.max()
+    return [
+        Part(
+            cells=(owner == number).astype(heat.dtype),
+            weight=float(mass[number - 1] / mass.max()),
+            peak=float(peaks[number - 1]),
+            split=threshold,
+            among=count,
+        )
+        for number in numbers
+    ]

@@ -11,12 +11,13 @@ from backend.plans import Reading
 from backend.tuning.examples import Example
 from backend.tuning.fetching import Fetched
 from worker import heads
+from worker.boxes import as_box
 from worker.contract import digest
 from worker.errors import ImageError
 from worker.images import ImageLimits, decode
 from worker.images.fetch import printable
 from worker.learning.cache import MapCache, content_digest
-from worker.localizer import Localizer, as_box
+from worker.localizer import Localizer
 
 log = logging.getLogger("boxlift.tuning")
 _LAST = "lastlayer"

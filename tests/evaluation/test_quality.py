@@ -36,3 +36,8 @@ def test_single_boxes_are_better_than_the_papers() -> None:
     ours, paper = measured(DATA / "ilsvrc", 10, 1)
     for name in ("corloc", "mean_iou"):
         assert ours[name] > paper[name], (name, ours[name], paper[name])  # type: ignore[operator]
+
+
+def test_several_boxes_are_better_than_the_papers_one() -> None:
+    ours, paper = measured(DATA / "coco", 6, 10)
+    assert ours["f1_agnostic"] > paper["f1_agnostic"], (ours, paper)  # type: ignore[operator]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from worker.parts import Found, below_whole, regions
+from worker.parts import Found, Part, regions
+from worker.scoring import below_whole
 
 NOTHING = np.zeros(0)
 
 
-def found(row: int, weight: float = 1.0) -> Found:
-    return Found(row, (0.0, 0.0, 1.0, 1.0), NOTHING, NOTHING, weight)
+def found(row: int, weight: float | None = None) -> Found:
+    part = None if weight is None else Part(NOTHING, weight, 1.0, 0.5, 2)
+    return Found(row, (0.0, 0.0, 1.0, 1.0), np.ones((2, 2)), NOTHING, part)
 
 
 def test_a_region_never_scores_above_its_whole_map() -> None:
@@ -25,8 +27,8 @@ def test_a_region_never_scores_above_its_whole_map() -> None:
 def test_regions_share_the_map_by_nearness_and_are_weighed_by_heat() -> None:
     heat = np.zeros((8, 8))
     heat[1:3, 1:3], heat[6, 6] = 1.0, 1.0
-    (large, first), (small, second) = regions(heat, 0.5)
-    assert (first, second) == (1.0, 0.25)
-    assert np.array_equal(large + small, np.ones((8, 8)))
-    assert (large[2, 2], small[6, 6], large[0, 0], small[7, 7]) == (1, 1, 1, 1)
+    large, small = regions(heat, 0.5)
+    assert (large.weight, small.weight, large.among, small.split) == (1.0, 0.25, 2, 0.5)
+    assert np.array_equal(large.cells + small.cells, np.ones((8, 8)))
+    assert (large.cells[2, 2], small.cells[6, 6], large.cells[0, 0], small.cells[7, 7]) == (1, 1, 1, 1)
     assert regions(np.ones((4, 4)), 0.5) == []

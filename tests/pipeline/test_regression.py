@@ -11,6 +11,7 @@ from worker import regression
 from worker.networks import NETWORKS
 from worker.parameters import Calibration, Parameters, Regression
 from worker.probes import count
+from worker.scoring import EXTRA
 
 RNG = np.random.default_rng(0)
 
@@ -89,6 +90,8 @@ def test_stored_parameters_fit_their_network(name: str) -> None:
     known = count(len(parameters.sources))
     assert len(parameters.regression.centre) == len(parameters.regression.own_side) == known
     assert len(parameters.calibration.weights) == len(regression.CERTAINTY) + len(regression.FORM) + known
+    if parameters.extra is not None:
+        assert len(parameters.extra.weights) == len(EXTRA)
     assert Parameters.from_dict(parameters.to_dict()) == parameters
 
 

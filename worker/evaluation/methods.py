@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from worker.boxes import as_box
 from worker.engines import Engine, make_attributor
 from worker.evaluation import explainers
 from worker.evaluation.explainers import Explain, choice
@@ -22,7 +23,7 @@ from worker.evaluation.names import NOTES, OTHERS
 from worker.evaluation.run import Run
 from worker.heatmap import heat
 from worker.images import Photo, to_tensor
-from worker.localizer import Allowed, as_box, named_maps
+from worker.localizer import Allowed, named_maps
 from worker.networks import Network
 from worker.parameters import DEEPLIFT, GUIDED, PAPER, Parameters, Source
 from worker.probes import union_boxes

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from worker.boxes import Floats, iou
+from worker.boxes import Floats, as_box, iou
 from worker.contract import Box
 from worker.engines import make_attributor
 from worker.evaluation.explainers import choice
@@ -24,7 +24,7 @@ from worker.evaluation.metrics import Outcome
 from worker.evaluation.run import Run
 from worker.heatmap import heat
 from worker.images import Photo, decode, to_tensor
-from worker.localizer import as_box, named_maps
+from worker.localizer import named_maps
 from worker.networks import Network
 from worker.panels import colour, draw_frame
 from worker.parameters import PAPER, Parameters
