@@ -30,7 +30,7 @@ from worker.parameters import Calibration, Parameters
 
 SPLITS = (0.2, 0.3, 0.4, 0.5, 0.65)
 """Regions are looked for at more levels than without these weights, which tell the worthwhile ones."""
-LEAST = tuple(round(0.08 + 0.01 * step, 2) for step in range(15))
+LEAST = tuple(round(0.04 + 0.01 * step, 2) for step in range(19))
 MOST_BOXES = 10
 OUT = Path(__file__).parents[1] / "worker" / "networks" / "parameters"
 

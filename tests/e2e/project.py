@@ -45,7 +45,7 @@ class Project:
             if not missing:
                 return stored
             assert time.monotonic() < deadline, f"tasks {missing} of {list(tasks)} got no prediction"
-            time.sleep(0.2)
+            time.sleep(0.5)  # each look keeps Label Studio busy
 
 
 NewProject = Callable[..., Project]

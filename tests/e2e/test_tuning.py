@@ -61,7 +61,7 @@ def tuned(stack: Stack, project: Project) -> dict[str, Any]:
         if state.get("state") in ("done", "failed"):
             return dict(state)
         assert time.monotonic() < deadline, f"the tuning did not end: {state}"
-        time.sleep(1.0)
+        time.sleep(3.0)  # each look is a process of its own
 
 
 def test_start_training_makes_better_boxes_for_its_project_only(
