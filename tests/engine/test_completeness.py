@@ -31,9 +31,10 @@ def test_contributions_sum_to_the_change_of_the_logit(name: str) -> None:
     with torch.no_grad():
         logits = module(images)
     extremes: tuple[Tensor | float | str, ...] = (0.0, -50.0, "blur", noise(1, size, size, seed=1) * 10)
+    engine: Attributor | None = None
     for reference in extremes:
         engine = Attributor(
-            module, input_size=(size, size), precision=EXACT, reference=reference, layers=entry.layers
+            module, input_size=(size, size), precision=EXACT, reference=reference, layers=entry.layers, like=engine
         )
         found = engine(images, lambda _: (rows, targets))
         torch.testing.assert_close(found.logits, logits, rtol=0, atol=1e-9)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -96,3 +99,14 @@ def test_an_unknown_name_gets_the_names_that_there_are() -> None:
         UnknownNetworkError, match=r"did you mean efficientnet_lite0\?\).*there are vgg16, efficientn"
     ):
         find_entry("effcientnet-lite0")
+
+
+def test_what_is_not_of_torchvision_does_without_it() -> None:
+    """It, and the compiler that it brings, take as long to import as torch, at every start of a worker."""
+    code = (
+        "import sys; from worker.localizer import Localizer; from worker.networks import load_network\n"
+        "Localizer(load_network('efficientnet_lite0'))\n"
+        "print([name for name in ('torchvision', 'torch._dynamo', 'sympy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -178,13 +178,13 @@ class _Reader:
             )
         try:
             with torch.no_grad():
-                value = layer.forward(*blanks)
+                shape = layer.shape(*blanks)
         except RuntimeError as error:
             raise UnsupportedLayerError(
                 f"layer {name!r} ({kind}) does not take input of size "
                 f"{'×'.join(map(str, self.input_size))}: {str(error).splitlines()[0]}"
             ) from None
-        self._note(node, value.shape)
+        self._note(node, shape)
         if isinstance(layer, Reshape):
             self.memory[self.numbers[node]] = self.memory.get(inputs[0], inputs[0])
         self.steps.append(Step(name, layer, inputs, self.numbers[node]))

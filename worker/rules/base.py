@@ -36,6 +36,11 @@ Record: TypeAlias = tuple[Tensor, ...]
 class Layer(ABC):  # noqa: B024 - what both kinds share is that they are layers
     """One operation of a network, bound to its parameters."""
 
+    def shape(self, *inputs: Tensor) -> Size:
+        """Of the output. Raises RuntimeError for inputs that the layer does not take."""
+        output: Tensor = self.forward(*inputs)  # type: ignore[attr-defined]
+        return output.shape
+
 
 class Transparent(Layer):
     """A layer that is linear (affine) in all its inputs together."""

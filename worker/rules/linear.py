@@ -27,6 +27,14 @@ class Convolution(Transparent):
         (x,) = inputs
         return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
+    def shape(self, *inputs: Tensor) -> Size:
+        """From one channel: all of them are as large."""
+        (x,) = inputs
+        if x.dim() != 4 or x.shape[1] != self.weight.shape[1] * self.groups:
+            return super().shape(x)
+        one = F.conv2d(x[:, :1], self.weight[:1, :1], None, self.stride, self.padding, self.dilation)
+        return Size((len(x), len(self.weight), *one.shape[2:]))
+
     def backward(self, signal: Tensor, shapes: Sequence[Size]) -> tuple[Tensor, ...]:
         size = (signal.shape[0], *shapes[0][1:])
         like = signal.new_empty(1).expand(size)
@@ -75,6 +83,11 @@ class FullyConnected(Transparent):
     def forward(self, *inputs: Tensor) -> Tensor:
         (x,) = inputs
         return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
+
+    def shape(self, *inputs: Tensor) -> Size:
+        """Without reading the weights, which are large."""
+        (x,) = inputs
+        return Size((*x.shape[:-1], len(self.weight))) if x.shape[-1] == self.weight.shape[1] else super().shape(x)
 
     def backward(self, signal: Tensor, shapes: Sequence[Size]) -> tuple[Tensor, ...]:
         return ((signal.to(self.weight.dtype) @ self.weight).to(self.outside),)
