@@ -85,10 +85,15 @@ def test_once_verifies_all_photos(finished: Finished) -> None:
     assert processes_in(finished.folder) == []
 
 
-def test_ctrl_c_stops_everything(running: Running, finished: Finished) -> None:
+def test_a_second_one_is_refused_and_ctrl_c_stops_everything(running: Running, finished: Finished) -> None:
     process, told = running
     # The second start found the first one's project.
     assert told["tasks"] == told["with_prediction"] == len(photos())
+    command = [*COMMAND, "--once", "--folder", str(finished.folder)]
+    second = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert second.returncode == 1
+    assert "runs in" in second.stderr
+    assert second.stdout == ""
     started = [item for item in processes_in(finished.folder) if item.pid != process.pid]
     started += psutil.Process(process.pid).children(recursive=True)
     assert len({item.pid for item in started}) >= 4, "Redis, Label Studio, worker, backend"
@@ -106,14 +111,6 @@ def test_crash_stops_everything(running: Running, finished: Finished) -> None:
     assert_all_gone(started)
     time.sleep(0.5)
     assert processes_in(finished.folder) == []
-
-
-def test_two_demos_in_one_folder_are_refused(running: Running, finished: Finished) -> None:
-    command = [*COMMAND, "--once", "--folder", str(finished.folder)]
-    second = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert second.returncode == 1
-    assert "runs in" in second.stderr
-    assert second.stdout == ""
 
 
 def test_each_photo_has_origin_licence_and_label() -> None:

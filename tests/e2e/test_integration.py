@@ -53,7 +53,7 @@ def until(found: Callable[[], Any]) -> Any:
     deadline = time.monotonic() + SECONDS
     while not (there := found()):
         assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.2)
+        time.sleep(0.5)
     return there
 
 
