@@ -25,7 +25,7 @@ def test_many_clients_and_a_slow_worker() -> None:
         "--seconds",
         "8",
         "--limit",
-        "20",
+        "5",  # a quarter of those who ask: also where the machine is too busy for all to ask at once
         "--slowest",
         "99",
     ]
