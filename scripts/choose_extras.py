@@ -18,8 +18,9 @@ from pathlib import Path
 
 import click
 import numpy as np
+from choose_parameters import write
 
-from worker.boxes import Floats, as_box
+from worker.boxes import as_box
 from worker.evaluation.datasets import Sample, read_dataset
 from worker.evaluation.metrics import Found, Outcome, figures
 from worker.images import Photo, decode
@@ -27,19 +28,21 @@ from worker.learning import Candidates, candidates, chosen, fit_extra
 from worker.localizer import Localizer
 from worker.networks import load_network
 from worker.parameters import Calibration, Parameters
+from worker.scoring import EXTRA
 
 SPLITS = (0.2, 0.3, 0.4, 0.5, 0.65)
 """Regions are looked for at more levels than without these weights, which tell the worthwhile ones."""
 LEAST = tuple(round(0.04 + 0.01 * step, 2) for step in range(19))
 MOST_BOXES = 10
-OUT = Path(__file__).parents[1] / "worker" / "networks" / "parameters"
+EVEN = Calibration((0.0,) * len(EXTRA), 0.0)
+"""Until better weights are known: that there are any keeps what they do not look at from being computed."""
 
 
 def cross_validated(
     samples: Sequence[Sample], photos: Sequence[Candidates], overlap: float, folds: int = 10, rounds: int = 3
 ) -> dict[float, dict[str, float]]:
     """Least score → mean precision, recall and F1 (class-agnostic) of photos held out."""
-    truths = [true_boxes(sample) for sample in samples]
+    truths = [Outcome(sample).truths for sample in samples]
     told: dict[float, list[dict[str, float | None]]] = {least: [] for least in LEAST}
     for seed in range(rounds):
         order = np.random.default_rng(seed).permutation(len(samples))
@@ -66,19 +69,15 @@ def outcome(sample: Sample, photo: Candidates, boxes: Sequence[int]) -> Outcome:
     return Outcome(sample, tuple(Found(as_box(photo.boxes[i]), 1.0 - rank / 100) for rank, i in enumerate(order)))
 
 
-def true_boxes(sample: Sample) -> Floats:
-    return np.array([item.box for item in sample.objects]).reshape(-1, 4)
-
-
 @click.command
 @click.argument("network")
 @click.argument("dataset", type=click.Path(path_type=Path, exists=True))
 @click.option("--weights", type=click.Path(path_type=Path, exists=True), help="Local state dict.")
-@click.option("--write", is_flag=True, help="Make the result part of the network's defaults.")
-def command(network: str, dataset: Path, weights: Path | None, write: bool) -> None:
+@click.option("--write", "make_default", is_flag=True, help="Make the result part of the network's defaults.")
+def command(network: str, dataset: Path, weights: Path | None, make_default: bool) -> None:
     """Choose the score of several boxes for NETWORK on the photos of DATASET."""
     loaded = load_network(network, weights=weights)
-    parameters = replace(Parameters.of(network, loaded.layers), splits=SPLITS)
+    parameters = replace(Parameters.of(network, loaded.layers), splits=SPLITS, extra=EVEN)
     samples = read_dataset(dataset)
 
     def photos() -> Iterator[Photo]:
@@ -91,17 +90,14 @@ def command(network: str, dataset: Path, weights: Path | None, write: bool) -> N
     for least, values in told.items():
         click.echo(f"held out, score from {least}: {json.dumps(values)}")
     best = max(told, key=lambda least: told[least]["f1_agnostic"])
-    extra = fit_extra(found, [true_boxes(sample) for sample in samples])
+    extra = fit_extra(found, [Outcome(sample).truths for sample in samples])
     kept = [
         outcome(sample, photo, chosen(photo, extra, best, parameters.overlap))
         for sample, photo in zip(samples, found, strict=True)
     ]
     click.echo(f"on the photos it was chosen on: F1 {figures(kept)['f1_agnostic']:.4f} from {best}")
-    if write:
-        target = OUT / f"{network}.json"
-        value = replace(parameters, extra=extra, extra_score=best)
-        target.write_text(json.dumps(value.to_dict(), indent=1) + "\n", encoding="utf-8")
-        click.echo(f"written to {target.name}: {value.digest}")
+    if make_default:
+        write(network, replace(parameters, extra=extra, extra_score=best))
 
 
 if __name__ == "__main__":

@@ -76,6 +76,14 @@ def choose(photos: Study, parameters: Parameters, report: Callable[[str], None])
     return replace(parameters, regression=regression, calibration=held_out_calibration(photos, everything, goal))
 
 
+def write(network: str, parameters: Parameters) -> None:
+    """Make them the network's defaults."""
+    OUT.mkdir(exist_ok=True)
+    target = OUT / f"{network}.json"
+    target.write_text(json.dumps(parameters.to_dict(), indent=1) + "\n", encoding="utf-8")
+    click.echo(f"written to {target.name}: {parameters.digest}")
+
+
 @click.command
 @click.argument("network")
 @click.argument("dataset", type=click.Path(path_type=Path, exists=True))
@@ -83,8 +91,8 @@ def choose(photos: Study, parameters: Parameters, report: Callable[[str], None])
     "--maps", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder for the maps."
 )
 @click.option("--weights", type=click.Path(path_type=Path, exists=True), help="Local state dict.")
-@click.option("--write", is_flag=True, help="Make the result the network's defaults.")
-def command(network: str, dataset: Path, maps: Path, weights: Path | None, write: bool) -> None:
+@click.option("--write", "make_default", is_flag=True, help="Make the result the network's defaults.")
+def command(network: str, dataset: Path, maps: Path, weights: Path | None, make_default: bool) -> None:
     """Choose parameters of NETWORK on the photos of DATASET."""
     from worker.networks.load import find_entry
 
@@ -95,11 +103,8 @@ def command(network: str, dataset: Path, maps: Path, weights: Path | None, write
         compute_maps(load_network(network, weights=weights), parameters, samples).save(file)
     truths = [np.array([item.box for item in sample.objects]) for sample in samples]
     chosen = choose(study(Maps.load(file), parameters, truths), parameters, click.echo)
-    if write:
-        OUT.mkdir(exist_ok=True)
-        target = OUT / f"{network}.json"
-        target.write_text(json.dumps(chosen.to_dict(), indent=1) + "\n", encoding="utf-8")
-        click.echo(f"written to {target.name}: {chosen.digest}")
+    if make_default:
+        write(network, chosen)
 
 
 if __name__ == "__main__":

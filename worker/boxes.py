@@ -43,3 +43,9 @@ def suppress(boxes: Floats, scores: Floats, overlap: float) -> list[int]:
         if all(shared[index, other] <= overlap for other in kept):
             kept.append(int(index))
     return kept
+
+
+def select(boxes: Floats, scores: Floats, *, overlap: float, least: float) -> list[int]:
+    """As `suppress`, without boxes that score less than `least`; the first one needs no score."""
+    kept = suppress(boxes, scores, overlap)
+    return kept[:1] + [index for index in kept[1:] if scores[index] >= least]

@@ -31,6 +31,7 @@ from worker.heatmap import combine, prepare
 from worker.images import Photo
 from worker.images.ahead import tensors
 from worker.parameters import DEEPLIFT, GUIDED, Parameters
+from worker.parts import Found
 from worker.probes import count
 from worker.regression import certainty, chance, regress, signs
 from worker.scoring import EXTRA, score
@@ -188,17 +189,17 @@ class Localizer:
         max_boxes: int,
         min_score: float,
     ) -> Iterator[View]:
-        attribution = self.attribute(inputs, allowed, several=max_boxes > 1)
-        sources = prepare(named_maps(attribution), self.parameters)
-        heats = combine(sources, self.parameters).cpu().numpy()
+        attribution, heats, found = self.draw(inputs, allowed, several=max_boxes > 1)
         rows, targets = attribution.rows.tolist(), attribution.targets.tolist()
-        found = draw([source.cpu().numpy() for source in sources], heats, self.parameters, several=max_boxes > 1)
         logits = attribution.logits.double().cpu().numpy()
         scored = score(found, logits, rows, targets, self.parameters)
         for number, image in enumerate(images):
             mine = [index for index, one in enumerate(found) if rows[one.row] == number]
-            kept = boxes.suppress(
-                np.array([found[index].box for index in mine]), scored[mine], self.parameters.overlap
+            kept = boxes.select(
+                np.array([found[index].box for index in mine]),
+                scored[mine],
+                overlap=self.parameters.overlap,
+                least=self.parameters.extra_score,
             )
             best = [
                 Detection(
@@ -207,8 +208,8 @@ class Localizer:
                     score=float(scored[index]),
                     box=pixels(found[index].box, image.width, image.height),
                 )
-                for rank, index in enumerate(mine[place] for place in kept)
-                if scored[index] >= (max(min_score, self.parameters.extra_score) if rank else min_score)
+                for index in (mine[place] for place in kept)
+                if scored[index] >= min_score
             ]
             first = rows.index(number)
             yield View(
@@ -218,6 +219,16 @@ class Localizer:
                 heat=heats[first],
                 delta=float(attribution.delta[first]),
             )
+
+    def draw(
+        self, inputs: Tensor, allowed: Sequence[Allowed], *, several: bool = False
+    ) -> tuple[Attribution, boxes.Floats, list[Found]]:
+        """What `attribute` says, each row's heat map (R, grid, grid), and all boxes, which have no score yet."""
+        attribution = self.attribute(inputs, allowed, several=several)
+        sources = prepare(named_maps(attribution), self.parameters)
+        heats = combine(sources, self.parameters).cpu().numpy()
+        found = draw([source.cpu().numpy() for source in sources], heats, self.parameters, several=several)
+        return attribution, heats, found
 
     def attribute(self, inputs: Tensor, allowed: Sequence[Allowed], *, several: bool = False) -> Attribution:
         """The maps of images (N, 3, H, W) as the network takes them: of the best class that competes in each, and

@@ -49,6 +49,12 @@ def regress(probes: Floats, model: Regression) -> Floats:
     return np.asarray(np.clip(boxes, 0.0, 1.0))
 
 
+def log_odds(chances: Floats) -> Floats:
+    """Of chances in [0, 1]; those of 0 and 1 are finite."""
+    inside = np.clip(chances, 1e-6, 1 - 1e-6)
+    return np.asarray(np.log(inside / (1 - inside)))
+
+
 def certainty(logits: Floats, rows: Sequence[int], targets: Sequence[int]) -> Floats:
     """How sure the classifier is, (R, 6): see `CERTAINTY`.
 
@@ -61,11 +67,10 @@ def certainty(logits: Floats, rows: Sequence[int], targets: Sequence[int]) -> Fl
     index, own = np.asarray(rows, dtype=int), np.asarray(targets, dtype=int)
     others = logits[index]
     others[np.arange(len(index)), own] = -np.inf
-    first = np.clip(chances[index, own], 1e-6, 1 - 1e-6)
     rival = others.max(1) if logits.shape[1] > 1 else logits[index, own]
     logit = logits[index, own]
     mean, spread = logits.mean(1)[index], logits.std(1)[index]
-    return np.stack([np.log(first / (1 - first)), entropy[index], logit, logit - rival, mean, spread], axis=1)
+    return np.stack([log_odds(chances[index, own]), entropy[index], logit, logit - rival, mean, spread], axis=1)
 
 
 CERTAINTY = (

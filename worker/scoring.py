@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from worker.boxes import Floats, iou
 from worker.parameters import Parameters
 from worker.parts import Found
-from worker.regression import SMALLEST, certainty, chance, signs
+from worker.regression import SMALLEST, certainty, chance, log_odds, signs
+
+Integers = npt.NDArray[np.integer]
 
 EXTRA = (
     "of a region, not of a whole map",
@@ -41,29 +44,34 @@ def score(
         sure = _sure(found, logits, mine, classes, parameters)
         return np.asarray(below_whole(found, sure, parameters.part_score) * shares**parameters.class_weight)
     whole = sure_of_whole(found, logits, images, targets, parameters)
-    scores = chance(extra_signs(found, mine, whole, shares), parameters.extra)
-    for place in range(len(found)):
-        first = mine.index(mine[place])
-        # Both are estimates, of different things: the box that stands for the image stays the first.
-        scores[place] = whole[place] if place == first else min(scores[place], whole[first])
-    return scores
+    _, firsts, image = np.unique(mine, return_index=True, return_inverse=True)
+    likely = chance(extra_signs(found, firsts[image], whole, shares), parameters.extra)
+    return below_first(likely, firsts[image], whole)
 
 
-def extra_signs(found: Sequence[Found], images: Sequence[int], whole: Floats, shares: Floats) -> Floats:
+def below_first(likely: Floats, firsts: Integers, whole: Floats) -> Floats:
+    """Scores (B,) from those of `EXTRA`: the first box of an image keeps its own, and no other scores above it.
+
+    Both are estimates, of different things: the box that stands for the image stays the first. firsts and whole are
+    those of `extra_signs`.
+    """
+    return np.where(firsts == np.arange(len(firsts)), whole, np.minimum(likely, whole[firsts]))
+
+
+def extra_signs(found: Sequence[Found], firsts: Integers, whole: Floats, shares: Floats) -> Floats:
     """What the score of a box looks at that is not its image's first: (B, 11), see `EXTRA`.
 
-    images (B,): whose box it is; whole (B,): the chance that the box of its row's whole map is right; shares (B,):
-    the probability of its class, relative to that of the image's best class.
+    firsts (B,): the place of its image's first box; whole (B,): the chance that the box of its row's whole map is
+    right; shares (B,): the probability of its class, relative to that of the image's best class.
     """
     boxes = np.array([one.box for one in found]).reshape(-1, 4)
     parts = [one.part for one in found]
     areas = np.log(np.clip(boxes[:, 2:] - boxes[:, :2], SMALLEST, 1.0)).sum(1)
-    firsts = [images.index(image) for image in images]
-    overlap = np.array([iou(boxes[place], boxes[first])[0, 0] for place, first in enumerate(firsts)])
+    overlap = iou(boxes, boxes)[np.arange(len(boxes)), firsts]
     columns = [
         [float(part is not None) for part in parts],
         np.log(np.maximum(shares, 1e-6)),
-        np.log(np.clip(whole, 1e-6, 1 - 1e-6) / (1 - np.clip(whole, 1e-6, 1 - 1e-6))),
+        log_odds(whole),
         np.log([part.weight if part else 1.0 for part in parts]),
         np.log([part.peak if part else 1.0 for part in parts]),
         np.log([part.among if part else 1.0 for part in parts]),
@@ -104,7 +112,7 @@ def sure_of_whole(
     whole = [one for one in found if one.part is None]
     rows = [one.row for one in whole]
     sure = _sure(whole, logits, [images[row] for row in rows], [targets[row] for row in rows], parameters)
-    by_row: Mapping[int, float] = dict(zip(rows, sure.tolist(), strict=True))
+    by_row = dict(zip(rows, sure.tolist(), strict=True))
     return np.array([by_row[one.row] for one in found])
 
 

@@ -37,7 +37,7 @@ def test_signs_by_hand() -> None:
     heat = np.full((2, 2), 0.5)
     found = [Found(0, WHOLE, heat, None, None), Found(1, LEFT, heat, None, None)]
     found += [Found(1, RIGHT, heat, None, part(0.3, 0.6))]
-    signs = extra_signs(found, [4, 4, 4], np.array([0.8, 0.5, 0.5]), np.array([1.0, 0.1, 0.1]))
+    signs = extra_signs(found, np.zeros(3, dtype=int), np.array([0.8, 0.5, 0.5]), np.array([1.0, 0.1, 0.1]))
     assert signs.shape == (3, len(EXTRA))
     half = np.log(0.5)
     assert signs[0].tolist() == pytest.approx([0, 0, np.log(4), 0, 0, 0, 0, half, 0, 0, 1])

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 import torch
 
-from worker.boxes import Floats, iou, suppress
-from worker.drawing import draw
-from worker.heatmap import combine, prepare
+from worker.boxes import Floats, iou, select
 from worker.images import Photo, to_tensor
 from worker.learning.calibration import fit_calibration
-from worker.localizer import Localizer, named_maps
+from worker.learning.maps import Integers
+from worker.localizer import Localizer
 from worker.parameters import Calibration
+from worker.parts import Found
 from worker.regression import chance
-from worker.scoring import extra_signs, shares_of, sure_of_whole
+from worker.scoring import below_first, extra_signs, shares_of, sure_of_whole
 
 DECAY = 10.0
 """Chosen once, on efficientnet_lite0; between 3 and 30 nothing changes."""
-_ANY = Calibration(weights=(), bias=0.0)
 
 
 @dataclass(frozen=True)
@@ -38,21 +37,18 @@ class Candidates:
 
 def candidates(localizer: Localizer, photos: Iterable[Photo], *, at_once: int = 8) -> Iterator[Candidates]:
     """Of each photo; without any heat there are (0, 4) boxes."""
-    parameters, todo = replace(localizer.parameters, extra=_ANY), iter(photos)
+    todo = iter(photos)
     while part := list(islice(todo, at_once)):
         inputs = torch.stack([to_tensor(photo, localizer.network.preprocessing) for photo in part])
-        seen = localizer.attribute(inputs, [None] * len(part), several=True)
-        sources = prepare(named_maps(seen), parameters)
-        heats = combine(sources, parameters).cpu().numpy()
+        seen, _, found = localizer.draw(inputs, [None] * len(part), several=True)
         logits, images, targets = seen.logits.double().cpu().numpy(), seen.rows.tolist(), seen.targets.tolist()
-        found = draw([source.cpu().numpy() for source in sources], heats, parameters, several=True)
+        shares = shares_of(logits, images, targets)
         for image in range(len(part)):
             mine = [one for one in found if images[one.row] == image]
-            whole = sure_of_whole(mine, logits, images, targets, parameters)
-            shares = shares_of(logits, images, targets)[[one.row for one in mine]]
+            whole = sure_of_whole(mine, logits, images, targets, localizer.parameters)
             yield Candidates(
                 boxes=np.array([one.box for one in mine]).reshape(-1, 4),
-                signs=extra_signs(mine, [image] * len(mine), whole, shares),
+                signs=extra_signs(mine, _only(mine), whole, shares[[one.row for one in mine]]),
                 first=float(whole[0]) if mine else 0.0,
             )
 
@@ -78,6 +74,10 @@ def chosen(one: Candidates, extra: Calibration, least: float, overlap: float) ->
     """Which boxes of a photo stay, best first, where all but the first need this score: as `Localizer` chooses."""
     if not len(one.boxes):
         return []
-    scores = np.minimum(chance(one.signs, extra), one.first)
-    scores[0] = one.first
-    return [index for index in suppress(one.boxes, scores, overlap) if index == 0 or scores[index] >= least]
+    scores = below_first(chance(one.signs, extra), _only(one.boxes), np.full(len(one.boxes), one.first))
+    return select(one.boxes, scores, overlap=overlap, least=least)
+
+
+def _only(boxes: Sequence[Found] | Floats) -> Integers:
+    """`firsts` of `worker.scoring.extra_signs` where all boxes are of one photo."""
+    return np.zeros(len(boxes), dtype=int)
