@@ -207,10 +207,11 @@ class Delivery:
         try:
             created = self._studio.import_predictions(project, list(predictions.values()))
         except StudioError as error:
-            # Refused, or never sent, is clear. No answer, or that of a proxy which would not wait, says nothing.
+            # Refused, failed (500), or never sent is clear: it is over. No answer, or that of a proxy which would
+            # not wait (502 and above), says nothing.
             unsent = isinstance(error.__context__, httpx.ConnectError | httpx.ConnectTimeout)
-            refused = error.status is not None and error.status < 500
-            self._outbox.expect_import(project, 0.0 if refused or unsent else self._unsure)
+            over = error.status is not None and error.status <= 500
+            self._outbox.expect_import(project, 0.0 if over or unsent else self._unsure)
             if error.status not in _GONE_FOR_GOOD:
                 raise
             return self._halve(project, version, predictions, str(error))

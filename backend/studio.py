@@ -17,6 +17,7 @@ from label_studio_sdk import LabelStudio
 from label_studio_sdk.core.api_error import ApiError
 
 from backend.data_manager import condition, query
+from backend.tokens import renew_in_time
 from worker.errors import StudioError
 
 if TYPE_CHECKING:
@@ -86,7 +87,9 @@ class Studio:
     def sdk(self) -> LabelStudio:
         """The SDK's own client, for calls that this class does not wrap."""
         with _said("reading the access token", self.url):
-            return LabelStudio(base_url=self.url, api_key=self._token, timeout=self._timeout)  # type: ignore[no-untyped-call]
+            sdk = LabelStudio(base_url=self.url, api_key=self._token, timeout=self._timeout)  # type: ignore[no-untyped-call]
+            renew_in_time(sdk, self.url, self._token)
+            return sdk
 
     def close(self) -> None:
         """Give the connections back."""

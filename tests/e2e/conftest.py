@@ -99,6 +99,6 @@ def new_project(studio: StudioApi, stack: Stack, version: str, request: pytest.F
     def make(config: str | None = None, *, title: str = "", **settings: Any) -> Project:
         number = studio.create_project(title or str(request.node.name)[:50], config or label_config())
         studio.connect(number, stack.backend_url, version, **settings)
-        return Project(studio, number, version)
+        return Project(stack, studio, number, version)
 
     return make

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from backend.demo.stack import Stack
 from backend.demo.studio_api import StudioApi
 
 SECONDS = 300.0
@@ -17,6 +18,7 @@ SECONDS = 300.0
 class Project:
     """A project of the test's own, connected to the backend."""
 
+    stack: Stack
     studio: StudioApi
     id: int
     version: str
@@ -44,8 +46,14 @@ class Project:
             missing = [task for task in tasks if task not in stored]
             if not missing:
                 return stored
-            assert time.monotonic() < deadline, f"tasks {missing} of {list(tasks)} got no prediction"
+            assert time.monotonic() < deadline, f"tasks {missing} of {list(tasks)} got no prediction. {self._why()}"
             time.sleep(0.5)  # each look keeps Label Studio busy
+
+    def _why(self) -> str:
+        """What those who had to do with it say."""
+        failures = "\n".join(self.stack.failures()[:5]) or "none"
+        logs = [child for child in (self.stack.worker, self.stack.backend) if child is not None]
+        return f"Failures: {failures}\n" + "\n".join(f"{child.log}:\n{child.tail(40)}" for child in logs)
 
 
 NewProject = Callable[..., Project]

@@ -64,7 +64,7 @@ def test_label_studio_gets_boxes_from_it(server: str, stack: Stack, studio: Stud
     connection = studio.connect(number, server, version, is_interactive=True)
     # This is what 1.0.9's server answers for every model that it has not trained; predictions say what they are.
     assert connection["model_version"] == "INITIAL"
-    project = Project(studio, number, version)
+    project = Project(stack, studio, number, version)
     tasks = studio.upload(number, [PHOTOS[name].path for name in ("panda.jpg", "koala.jpg")])
     # Opening a task asks for its box; that server makes its model anew every time, which may take too long once.
     [shown, *_] = until(lambda: studio.task(tasks[0])["predictions"])

@@ -86,7 +86,7 @@ def project(installation: Stack, api: StudioApi, request: pytest.FixtureRequest)
     number = api.create_project(str(request.node.name)[:50], label_config())
     report = boxlift(installation, "connect", "--project", str(number), "--url", installation.backend_url)
     assert report["warnings"] == []
-    return Project(api, number, report["version"])
+    return Project(installation, api, number, report["version"])
 
 
 def assert_boxes(project: Project) -> None:

@@ -85,7 +85,7 @@ def test_the_only_label_takes_what_no_label_takes(
     with backend(stack, tmp_path, BOXLIFT_UNMATCHED="only-label") as url:
         boxlift(stack, "connect", "--project", str(number), "--url", url)
         studio.retrieve_predictions(number)
-        project = Project(studio, number, version)
+        project = Project(stack, studio, number, version)
         assert labels_of(project, tasks) == [["Defect"]]
 
 

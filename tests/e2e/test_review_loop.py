@@ -34,7 +34,7 @@ def page(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pag
 def test_list_draft_correction_submission(page: Page, stack: Stack, studio: StudioApi) -> None:
     number = studio.create_project("Animals", label_config())
     report = boxlift(stack, "connect", "--project", str(number), "--url", stack.backend_url)
-    project = Project(studio, number, report["version"])
+    project = Project(stack, studio, number, report["version"])
     tasks = studio.upload(number, [photo.path for photo in photos() if photo.file in ANIMALS])
     project.retrieve()
     stored = project.wait_for(tasks)

@@ -150,7 +150,7 @@ def test_story(
     drawn = photos(shared)
     number = studio.create_project("Story", CONFIG)
     boxlift(stack, "connect", "--project", str(number), "--url", teachable)
-    project = Project(studio, number, version)
+    project = Project(stack, studio, number, version)
 
     # Import, and pre-annotate: every task exactly one prediction, also when asked twice.
     tasks = studio.upload(number, [Path(file) for file in drawn])

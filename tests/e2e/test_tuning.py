@@ -128,6 +128,6 @@ def test_every_so_many_annotations_ask_for_a_tuning(studio: StudioApi, stack: St
             studio.call("POST", f"/api/tasks/{task}/annotations/", json={"result": [], "lead_time": 1.0})
         assert str(number) not in boxlift(stack, "status")["tunings"]
         studio.call("POST", f"/api/tasks/{tasks[2]}/annotations/", json={"result": [], "lead_time": 1.0})
-        state = tuned(stack, Project(studio, number, ""))
+        state = tuned(stack, Project(stack, studio, number, ""))
     assert (state["state"], state["version"]) == ("done", "")
     assert "annotate some tasks first" in state["message"]

@@ -321,6 +321,26 @@ def test_an_import_that_never_came_through_is_sent_again(fleet: Fleet, site: Sit
     assert site.stored(project) == Counter(tasks)
 
 
+@pytest.mark.parametrize(("status", "may_go_on"), [(500, False), (502, True), (504, True)])
+def test_a_proxys_answer_says_nothing_of_the_import(
+    fleet: Fleet, site: Site, delivery: Delivery, status: int, may_go_on: bool
+) -> None:
+    """Label Studio's own 500, say of a database that is locked, is the end of it, and it is sent again at once."""
+    project, tasks = site.project(3)
+    put(fleet, project, tasks)
+
+    class Failing(Studio):
+        def import_predictions(self, *args: object, **kwargs: object) -> int:
+            raise StudioError("failed", status)
+
+    with pytest.raises(StudioError, match="failed"):
+        Delivery(fleet.client, site.studio(Failing)).deliver(project)
+    assert delivery._outbox.importing(project) == may_go_on
+    if not may_go_on:
+        assert delivery.deliver(project) == 3
+        assert site.stored(project) == Counter(tasks)
+
+
 def test_a_dead_senders_lock_ends_soon_and_a_living_ones_does_not(
     fleet: Fleet, site: Site, delivery: Delivery, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,11 +13,12 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from waitress.server import TcpWSGIServer
 
 from backend import app as application
 from backend import guard, logs, queueing, serving
@@ -119,50 +120,55 @@ def _traceback(scene: Scene) -> bool:
     return "NoneType" in made.post("/webhook", json={"action": "x"}).get_data(as_text=True)
 
 
-def _too_many_at_once(scene: Scene) -> bool:
-    """Whether a client gets more connections than there are, where there are a twentieth of the usual ones."""
+@contextlib.contextmanager
+def _served(**limits: int) -> Iterator[TcpWSGIServer]:
+    """A backend that listens, whose Redis is away, with other limits than the usual ones."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(serving, "CONNECTIONS", serving.CONNECTIONS // 20)
+        for name, limit in limits.items():
+            patch.setattr(serving, name, limit)
         server = serving._bind(create_app(OPEN), dataclasses.replace(OPEN, port=0))
+    assert isinstance(server, TcpWSGIServer)
     running = threading.Thread(target=server.run)
     running.start()
     try:
-        with contextlib.ExitStack() as held:
-            for _ in range(60):
-                connection = held.enter_context(socket.socket())  # create_connection leads to the scene's victim
-                connection.connect(("127.0.0.1", int(server.effective_port)))
-                connection.sendall(b"GET /predict HTTP/1.1\r\n")
-            until = time.monotonic() + 3.0
-            while len(server.active_channels) < 60 and time.monotonic() < until:
-                time.sleep(0.05)
-            return len(server.active_channels) == 60
+        yield server
     finally:
-        server.close()
+        # By its own thread, which may just be about to wait for what would be closed here.
+        server.trigger.pull_trigger(server.close)
         running.join()
+        server.task_dispatcher.shutdown()
+
+
+def _connected(server: TcpWSGIServer, says: bytes) -> socket.socket:
+    """A client that says only the beginning of something; create_connection would lead to the scene's victim."""
+    connection = socket.socket()
+    connection.connect(("127.0.0.1", int(server.effective_port)))
+    connection.sendall(says)
+    return connection
+
+
+def _too_many_at_once(scene: Scene) -> bool:
+    """Whether a client gets more connections than there are, where there are a twentieth of the usual ones."""
+    with _served(CONNECTIONS=serving.CONNECTIONS // 20) as server, contextlib.ExitStack() as held:
+        for _ in range(60):
+            held.enter_context(_connected(server, b"GET /predict HTTP/1.1\r\n"))
+        until = time.monotonic() + 3.0
+        while len(server.active_channels) < 60 and time.monotonic() < until:
+            time.sleep(0.05)
+        return len(server.active_channels) == 60
 
 
 def _silent(scene: Scene) -> bool:
     """Whether a connection that says no more is kept for five seconds, where one second of silence is allowed."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(serving, "SILENCE", serving.SILENCE // 120)
-        patch.setattr(serving, "SWEEP", 1)
-        server = serving._bind(create_app(OPEN), dataclasses.replace(OPEN, port=0))
-    running = threading.Thread(target=server.run)
-    running.start()
-    try:
-        with socket.socket() as connection:  # create_connection leads to the scene's victim
-            connection.connect(("127.0.0.1", int(server.effective_port)))
-            connection.sendall(b"POST /predict HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n{")
-            connection.settimeout(5.0)
-            try:
-                return bool(connection.recv(1))
-            except TimeoutError:
-                return True
-            except ConnectionError:
-                return False
-    finally:
-        server.close()
-        running.join()
+    beginning = b"POST /predict HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n{"
+    with _served(SILENCE=serving.SILENCE // 120, SWEEP=1) as server, _connected(server, beginning) as connection:
+        connection.settimeout(5.0)
+        try:
+            return bool(connection.recv(1))
+        except TimeoutError:
+            return True
+        except ConnectionError:
+            return False
 
 
 def _too_many_tasks(scene: Scene) -> bool:
