@@ -44,8 +44,9 @@ class Tokens(TokensClientExt):
         asked = time.monotonic()
         access = self.refresh().access
         claims = self._decode_jwt_payload(access) or {}
-        # Both times are Label Studio's: how long it lives does not depend on this machine's clock.
-        life = float(claims["exp"] - claims["iat"]) if {"exp", "iat"} <= claims.keys() else 0.0
+        # Where both times are Label Studio's, how long it lives does not depend on this machine's clock.
+        made = claims["iat"] if "iat" in claims else time.time()
+        life = float(claims.get("exp", made) - made)
         self._set_access_token(access)
         self._until = asked + max(life - EARLY, life / 2)
 

@@ -74,7 +74,7 @@ def test_many_tasks_are_refused_while_redis_is_away_and_a_few_are_not(fleet: Fle
     assert int(answer.headers["Retry-After"]) > 0
     assert client.post("/predict", json=body | {"tasks": tasks[:4]}).get_json()["results"] == [[]] * 4
     fleet.server.start()
-    assert client.post("/predict", json=body).status_code == 200
+    until(lambda: client.post("/predict", json=body).status_code == 200, "Redis")
 
 
 def test_metrics_tell_what_happened(fleet: Fleet) -> None:
