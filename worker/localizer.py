@@ -5,7 +5,7 @@
 3. smooth                                    ┐
 4. threshold and mask the borders            │ worker.heatmap, worker.drawing;
 5. mix                                       │ what a box is worth: worker.scoring
-6. box                                       ┘
+6. box                                       ┘  where it leans: worker.leaning
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from worker.errors import ContractError
 from worker.heatmap import combine, prepare
 from worker.images import Photo
 from worker.images.ahead import tensors
+from worker.leaning import placed
 from worker.parameters import DEEPLIFT, GUIDED, Parameters
 from worker.parts import Found
 from worker.probes import count
@@ -193,10 +194,11 @@ class Localizer:
         rows, targets = attribution.rows.tolist(), attribution.targets.tolist()
         logits = attribution.logits.double().cpu().numpy()
         scored = score(found, logits, rows, targets, self.parameters)
+        drawn = placed(found, scored, rows, self.parameters)
         for number, image in enumerate(images):
             mine = [index for index, one in enumerate(found) if rows[one.row] == number]
             kept = boxes.select(
-                np.array([found[index].box for index in mine]),
+                drawn[mine],
                 scored[mine],
                 overlap=self.parameters.overlap,
                 least=self.parameters.extra_score,
@@ -206,7 +208,7 @@ class Localizer:
                     label=self.network.classes[targets[found[index].row]],
                     class_index=targets[found[index].row],
                     score=float(scored[index]),
-                    box=pixels(found[index].box, image.width, image.height),
+                    box=pixels(boxes.as_box(drawn[index]), image.width, image.height),
                 )
                 for index in (mine[place] for place in kept)
                 if scored[index] >= min_score

@@ -7,6 +7,7 @@ chosen by cross-validation. A trial may also forget what is known, where there a
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from worker.parameters import Parameters, Regression
 from worker.probes import UNION
 from worker.regression import SMALLEST, regress, terms
 
-CENTRE_SHARE = 0.5
+_worth = functools.partial(worth, centre_share=0.5, right_share=0.5)
 """A person's box is the truth, so it is overlap that counts most."""
 _STEPS, _RATE = 60, 0.03
 _DECAY, _START = 0.3, 1000.0
@@ -134,7 +135,7 @@ class _Space:
             change = (moved * free) @ self.axes
             weights = base + change
             gain = sum(
-                (worth(self._draw(weights, sign), truths, CENTRE_SHARE) * share).sum() / 2
+                (_worth(self._draw(weights, sign), truths) * share).sum() / 2
                 for sign, truths in ((1.0, self.truths), (-1.0, self.mirrored))
             )
             cost = (dear * share * self._change(change)).sum() + (anew * _DECAY * weights[:, :-3].square()).sum()

@@ -14,7 +14,7 @@ from worker.learning.study import Study
 
 # How the weights are chosen: themselves chosen once, on efficientnet_lite0, and the same for every network.
 CENTRE_SHARE, _CENTRE_WIDTH = 3.0, 0.05
-RIGHT_SHARE, _RIGHT_WIDTH = 0.5, 0.1
+RIGHT_SHARE, _RIGHT_WIDTH = 1.0, 0.1
 
 
 def likeliest(study: Study) -> Floats:
@@ -44,7 +44,9 @@ class Goals:
         return cls(boxes, mirrored)
 
 
-def worth(boxes: Tensor, truths: Tensor, centre_share: float = CENTRE_SHARE) -> Tensor:
+def worth(
+    boxes: Tensor, truths: Tensor, *, centre_share: float = CENTRE_SHARE, right_share: float = RIGHT_SHARE
+) -> Tensor:
     """What boxes (…, N, 4) are worth (…, N) against the best of each photo's true ones (N, M, 4), smooth enough to
     climb: IoU, IoU ≥ 0.5, and the centre within the object."""
     low = torch.maximum(boxes[..., None, :2], truths[..., :2])
@@ -56,7 +58,7 @@ def worth(boxes: Tensor, truths: Tensor, centre_share: float = CENTRE_SHARE) -> 
     fit = (shared / (areas - shared)).amax(-1)
     centre = (boxes[..., None, :2] + boxes[..., None, 2:]) / 2
     inside = torch.minimum(centre - truths[..., :2], truths[..., 2:] - centre).amin(-1).amax(-1)
-    return fit + RIGHT_SHARE * right(fit) + centre_share * torch.sigmoid(inside / _CENTRE_WIDTH)
+    return fit + right_share * right(fit) + centre_share * torch.sigmoid(inside / _CENTRE_WIDTH)
 
 
 def right(fit: Tensor) -> Tensor:

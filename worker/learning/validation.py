@@ -6,6 +6,7 @@ import numpy as np
 
 from worker.boxes import Floats
 from worker.evaluation.metrics import auroc
+from worker.leaning import lean
 from worker.learning.calibration import held_out_calibration, score_signs
 from worker.learning.figures import centred, overlaps, reliability
 from worker.learning.refiner import fit_regression
@@ -13,8 +14,13 @@ from worker.learning.study import Study
 from worker.regression import chance, regress
 
 
-def cross_validate(study: Study, goal: Floats, folds: int = 10, rounds: int = 2) -> dict[str, float]:
-    """Figures of photos that had no part in choosing the weights, averaged over rounds of folds."""
+def cross_validate(
+    study: Study, goal: Floats, folds: int = 10, rounds: int = 2, *, below: float = 0.0
+) -> dict[str, float]:
+    """Figures of photos that had no part in choosing the weights, averaged over rounds of folds.
+
+    `below` is the `Parameters.lean` of the boxes.
+    """
     count = len(study)
     figures: dict[str, list[float]] = {}
     for seed in range(rounds):
@@ -23,8 +29,9 @@ def cross_validate(study: Study, goal: Floats, folds: int = 10, rounds: int = 2)
         for fold in range(folds):
             held, rest = order[fold::folds], np.setdiff1d(order, order[fold::folds])
             mine = regress(study.probes[held], fit_regression(study, rest, goal))
-            fit[held], hit[held] = overlaps(mine, study, held), centred(mine, study, held)
             score[held] = chance(score_signs(study, held, mine), held_out_calibration(study, rest, goal))
+            mine = lean(mine, study.heat[held], score[held], below)
+            fit[held], hit[held] = overlaps(mine, study, held), centred(mine, study, held)
         right = fit >= 0.5
         error = np.abs(reliability(score, right)).mean()
         for name, number in (
