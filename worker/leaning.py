@@ -1,36 +1,18 @@
-"""Doubtful boxes lean towards where the heat map is hottest.
+"""The one box of an image leans towards where the heat map is hottest, if it is doubtful.
 
 The hottest place lies in an object more often than the middle of a box that is likely to be wrong, and moving such
 a box costs few right ones. How far a box leans depends on its score alone: the whole way below `Parameters.lean`,
-and by (1 - score)² of it above.
+and by (1 - score)² of it above. Where several boxes are wanted none leans: there it costs more than it gains.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from worker.boxes import Floats
-from worker.parameters import Parameters
-from worker.parts import Found
 
 _SHARPNESS = 8
 """Power of the heat in its centroid: the hottest place, without hanging on one cell."""
-
-
-def placed(found: Sequence[Found], scores: Floats, images: Sequence[int], parameters: Parameters) -> Floats:
-    """The boxes (B, 4) of `worker.drawing.draw`, with that of each image's first map leaning by its score.
-
-    scores (B,) of `worker.scoring.score`; images (R,): the image of each row. Other boxes stay where they are:
-    their scores say something else.
-    """
-    boxes = np.array([one.box for one in found], dtype=np.float64).reshape(-1, 4)
-    if found and parameters.lean > 0:
-        firsts = np.unique([images[one.row] for one in found], return_index=True)[1]
-        heats = np.array([found[index].heat for index in firsts])
-        boxes[firsts] = lean(boxes[firsts], heats, scores[firsts], parameters.lean)
-    return boxes
 
 
 def lean(boxes: Floats, heats: Floats, scores: Floats, below: float) -> Floats:

@@ -30,7 +30,7 @@ from worker.errors import ContractError
 from worker.heatmap import combine, prepare
 from worker.images import Photo
 from worker.images.ahead import tensors
-from worker.leaning import placed
+from worker.leaning import lean
 from worker.parameters import DEEPLIFT, GUIDED, Parameters
 from worker.parts import Found
 from worker.probes import count
@@ -194,7 +194,9 @@ class Localizer:
         rows, targets = attribution.rows.tolist(), attribution.targets.tolist()
         logits = attribution.logits.double().cpu().numpy()
         scored = score(found, logits, rows, targets, self.parameters)
-        drawn = placed(found, scored, rows, self.parameters)
+        drawn: boxes.Floats = np.array([one.box for one in found]).reshape(-1, 4)
+        if max_boxes == 1 and found:
+            drawn = lean(drawn, np.array([one.heat for one in found]), scored, self.parameters.lean)
         for number, image in enumerate(images):
             mine = [index for index, one in enumerate(found) if rows[one.row] == number]
             kept = boxes.select(

@@ -92,8 +92,8 @@ class Parameters:
     calibration: Calibration | None = None
     """Makes the score; without it the score is the class's probability."""
     lean: float = 0.0
-    """An image's first box is centred on the map's hottest place where it scores less than this, and leans towards
-    it above: see `worker.leaning`. 0: it stays where it was drawn."""
+    """The only box of an image is centred on the map's hottest place where it scores less than this, and leans
+    towards it above: see `worker.leaning`. 0: it stays where it was drawn."""
     extra: Calibration | None = None
     """Makes the score of every box but an image's first, from `worker.scoring.extra_signs`. Without it these scores
     are made of what whole maps' boxes would score, by `class_weight` and `part_score`."""

@@ -103,7 +103,9 @@ def test_boxes_of_further_classes_carry_their_labels(network_of: Networks) -> No
     network = network_of()
     longer = extended(network, head_for(network, "Zorb", "Quux"))
     first = len(network.classes)
-    plain, more = Localizer(network), Localizer(longer)
+    # Boxes lean by their scores, and scores know of all classes.
+    upright = dataclasses.replace(Localizer(network).parameters, lean=0.0)
+    plain, more = Localizer(network, upright), Localizer(longer, upright)
     assert plain.version != more.version
     assert more.model.own == 2
     assert more.model.classes[first:] == ("Zorb", "Quux")

@@ -1,4 +1,4 @@
-"""Doubtful boxes lean towards the hottest place, sure ones hardly, and boxes beside an image's first not at all."""
+"""Doubtful boxes lean towards the hottest place, sure ones hardly, and where several are wanted none does."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from worker.leaning import lean, placed
+from tests.pipeline.conftest import picture
+from worker.leaning import lean
+from worker.localizer import Localizer
+from worker.networks import Network
 from worker.parameters import Parameters
-from worker.parts import Found, Part
 
 SIDE = 20
 
@@ -50,16 +52,14 @@ def test_mirrored_maps_lean_mirrored() -> None:
     assert other == pytest.approx(one[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [1, 0, 1, 0])
 
 
-def test_only_the_first_box_of_an_image_leans() -> None:
-    part = Part(cells=np.ones((SIDE, SIDE)), weight=1.0, peak=1.0, split=0.3, among=2)
-    box = (0.2, 0.3, 0.6, 0.5)
-    found = [
-        Found(row, box, spot(12, 9), None, part if region else None)
-        for row, region in ((0, False), (1, False), (2, False), (0, True))
-    ]
-    images = [0, 0, 1]
-    drawn = np.array([one.box for one in found])
-    moved = placed(found, np.full(4, 0.2), images, replace(Parameters(), lean=0.45))
-    assert (moved != drawn).any(axis=1).tolist() == [True, False, True, False]
-    assert (placed(found, np.full(4, 0.2), images, Parameters()) == drawn).all(), "unless the parameters say so"
-    assert placed([], np.zeros(0), [], replace(Parameters(), lean=0.45)).shape == (0, 4)
+def test_without_a_limit_nothing_leans() -> None:
+    assert (lean(BOX, spot(12, 9)[None], np.array([0.1]), 0.0) == BOX).all()
+
+
+def test_only_single_boxes_lean(network: Network, plain: Parameters) -> None:
+    """Where several are wanted, the first stays where the same parameters draw it without a lean."""
+    image = picture((64, 64), ("green", (4, 4, 40, 40)), ("green", (44, 44, 60, 60)))
+    upright, leaning = Localizer(network, plain), Localizer(network, replace(plain, lean=1.1))
+    [[one]], [[other]] = upright.localize([image]), leaning.localize([image])
+    assert one.box != other.box
+    assert leaning.localize([image], max_boxes=5) == upright.localize([image], max_boxes=5)
