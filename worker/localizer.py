@@ -190,12 +190,13 @@ class Localizer:
         max_boxes: int,
         min_score: float,
     ) -> Iterator[View]:
-        attribution, heats, found = self.draw(inputs, allowed, several=max_boxes > 1)
+        several = max_boxes > 1
+        attribution, heats, found = self.draw(inputs, allowed, several=several)
         rows, targets = attribution.rows.tolist(), attribution.targets.tolist()
         logits = attribution.logits.double().cpu().numpy()
         scored = score(found, logits, rows, targets, self.parameters)
         drawn: boxes.Floats = np.array([one.box for one in found]).reshape(-1, 4)
-        if max_boxes == 1 and found:
+        if found and not several:
             drawn = lean(drawn, np.array([one.heat for one in found]), scored, self.parameters.lean)
         for number, image in enumerate(images):
             mine = [index for index, one in enumerate(found) if rows[one.row] == number]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from desk import recordings
 
@@ -75,8 +75,11 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
+Server = TypeVar("Server", bound=ThreadingHTTPServer)
+
+
 @contextmanager
-def running(server: RecordedStudio) -> Iterator[RecordedStudio]:
+def running(server: Server) -> Iterator[Server]:
     """Serve in a thread of its own."""
     with server:
         thread = threading.Thread(target=server.serve_forever)

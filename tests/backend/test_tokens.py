@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import jwt
 import pytest
+from recorded_studio import running
 
 from backend import tokens
 from backend.studio import Studio
@@ -104,12 +104,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def server(clock: Clock) -> Iterator[Server]:
-    with Server(clock) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with running(Server(clock)) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
