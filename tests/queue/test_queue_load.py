@@ -125,8 +125,8 @@ def test_memory_of_a_worker_stays_flat(fleet: Fleet, tmp_path: Path) -> None:
     kinds = [None, None, str(large), "data:image/png;base64,AAAA", str(tmp_path / "gone.jpg"), photo(RAISES)]
     process = psutil.Process(worker.pid)
     sizes = []
-    # So many large photos, one right after the other, that every loader's thread has held several: what such a thread
-    # has once needed its allocator keeps, whenever that is.
+    # So many large photos, one right after the other, that every loader's thread has held several: what such a
+    # thread has once needed its allocator keeps, whenever that is.
     fleet.enqueue(range(10_000_000, 10_000_300), str(large))
     until(fleet.nothing_left, "the large photos", 900)
     for number in range(parts + 1):  # the first one warms up
