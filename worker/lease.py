@@ -42,8 +42,8 @@ class Registration:
 
     def enter(self, about: dict[str, Any]) -> None:
         """Register and announce the model, replacing what another version announced."""
+        self._announce(replace=True)  # first, as in `beat`: whoever sees a live worker finds its model, too
         self._say(about)
-        self._announce(replace=True)
         if not self._client.exists(self._rq.key):
             self._rq.register_birth()  # type: ignore[no-untyped-call]
             self._rq.set_state("idle")

@@ -91,9 +91,9 @@ def workforce(
         if not there:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="boxlift-worker-")))
             say("No worker is alive: starting one")
-            own = stack.enter_context(_worker(settings, hire, roots, folder, environ))
             with talking():
                 client.delete(MODEL_KEY)  # what a worker of an earlier time announced
+            own = stack.enter_context(_worker(settings, hire, roots, folder, environ))
             own.wait_until(lambda: bool(live_workers(client).count), seconds=START_SECONDS)
         yield Workforce(settings, client, Jobs.of(client, settings), own)
 
