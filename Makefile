@@ -9,7 +9,7 @@ VENV := .venv
 STUDIO := .venv-label-studio
 TOOLS := .venv-tools
 # Testing processes: tests wait for servers that they start, but those need the cores, too.
-TESTERS ?= 3
+TESTERS ?= 4
 export PYTHON TOOLS
 
 help:

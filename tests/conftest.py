@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does: see backend.cli
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Several testing processes keep the cores busy already: threads of each cost a fifth more work for nothing.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # What a shell starts in the background ignores Ctrl-C, and so would all that tests start and then interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)

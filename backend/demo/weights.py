@@ -27,6 +27,8 @@ def choose_network(name: str, weights: Path | None, cache_dir: Path) -> Choice:
 
     Raises UnknownNetworkError; WeightsError where `weights` names no file.
     """
+    if name == FALLBACK and weights is None:
+        return Choice(name)
     from worker.networks import find_entry  # imports torch
 
     entry = find_entry(name)
@@ -35,7 +37,7 @@ def choose_network(name: str, weights: Path | None, cache_dir: Path) -> Choice:
             raise WeightsError(f"there is no file {weights}: --weights names a local state dict")
         return Choice(name)
     source = entry.source
-    if name == FALLBACK or source.find(cache_dir) is not None:
+    if source.find(cache_dir) is not None:
         return Choice(name)
     try:
         url = getattr(source, "url", "")

@@ -39,7 +39,8 @@ assert client.post("/predict", json={{"tasks": [{{"id": 1}}]}}).get_json() == {{
 def test_it_leaves_an_installed_torch_alone() -> None:
     if importlib.util.find_spec("torch") is None:
         pytest.skip("torch is not installed")
-    code = f"import sys; {IMPORTS}; assert 'torch' not in sys.modules, 'torch was imported'"
+    demo = "import backend.demo.run as demo; demo.choose_network('efficientnet_lite0', None, None)"
+    code = f"import sys; {IMPORTS}; {demo}; assert 'torch' not in sys.modules, 'torch was imported'"
     done = run(code)
     assert done.returncode == 0, done.stderr
 

@@ -19,7 +19,7 @@ from worker.contract import FAILURES_KEY, SCHEMA, STATS_KEY, Result, outbox_key
 
 from .processes import PATIENCE, ask, deployment, until
 
-PROJECT, AT_ONCE = 5, 2
+PROJECT, AT_ONCE, PAUSE = 5, 2, 1.0
 CONFIG = (
     '<View><Image name="image" value="$image"/><RectangleLabels name="label" toName="image">'
     '<Label value="Dog"/></RectangleLabels></View>'
@@ -45,7 +45,7 @@ class Studio(threading.Thread):
             while not self._answered(body):
                 threading.Event().wait(0.1)
             self.asked += AT_ONCE
-            threading.Event().wait(0.3)
+            threading.Event().wait(PAUSE)
 
     def _answered(self, body: dict[str, Any]) -> bool:
         for address in list(self.addresses):
