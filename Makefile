@@ -9,7 +9,7 @@ VENV := .venv
 STUDIO := .venv-label-studio
 TOOLS := .venv-tools
 # Testing processes: tests wait for servers that they start, but those need the cores, too.
-TESTERS ?= 4
+TESTERS ?= 3
 export PYTHON TOOLS
 
 help:

@@ -80,9 +80,7 @@ def command(
 
     Ends after the current batch on SIGTERM or Ctrl-C. A process that crashes or hangs is replaced.
     """
-    from backend.delivery import delivering
     from backend.logs import configure
-    from backend.tuning.tuner import tuning
     from worker.supervisor import Supervisor
 
     settings = Settings.from_env()
@@ -95,10 +93,16 @@ def command(
     supervisor = Supervisor(run_child, children, _undertaker(settings), patience=settings.job_timeout + 10.0)
     signal.signal(signal.SIGTERM, lambda *_: supervisor.stop())
     signal.signal(signal.SIGINT, lambda *_: supervisor.stop())
-    with (
-        delivering(settings) if delivery else contextlib.nullcontext(),
-        tuning(replace(settings, device=places[0])) if tuner else contextlib.nullcontext(),
-    ):
+    with contextlib.ExitStack() as helpers:
+        # What reads labelling configs takes a second to import, which workers without either need not spend.
+        if delivery:
+            from backend.delivery import delivering
+
+            helpers.enter_context(delivering(settings))
+        if tuner:
+            from backend.tuning.tuner import tuning
+
+            helpers.enter_context(tuning(replace(settings, device=places[0])))
         supervisor.run()
 
 
@@ -184,11 +188,12 @@ def load(start: Start) -> Localizer:
 
 def fetch_policy(settings: Settings) -> FetchPolicy:
     """Where the settings allow images to come from. Raises StudioError for an address that is none."""
-    from backend.studio import Studio
     from worker.images import FetchPolicy
 
     headers = None
     if settings.studio_url and settings.studio_token:
+        from backend.studio import Studio  # a second
+
         studio = Studio(settings.studio_url, settings.studio_token)
         headers = lambda url: studio.headers()  # noqa: E731
     return FetchPolicy(

@@ -15,8 +15,10 @@ from typing import Any
 
 import httpx
 import pytest
+from click.testing import CliRunner
 from label_studio_sdk.label_interface.interface import LabelInterface
 
+from backend.cli import main
 from backend.demo.photos import label_config, photos
 from backend.demo.processes import free_port
 from backend.demo.stack import Stack
@@ -41,8 +43,16 @@ def run(stack: Stack, *arguments: str, **environment: str) -> subprocess.Complet
     )
 
 
+HERE = ("connect", "status", "labels", "accept", "review")
+"""Commands that only ask Label Studio and Redis: in this process they take a tenth of the time."""
+
+
 def boxlift(stack: Stack, *arguments: str, **environment: str) -> dict[str, Any]:
     """Run a command that must work; what it printed as JSON."""
+    if arguments[0] in HERE:
+        called = CliRunner().invoke(main, [*arguments, "--json"], env=stack.environment() | environment)
+        assert called.exit_code == 0, called.output
+        return dict(json.loads(called.stdout))
     done = run(stack, *arguments, "--json", **environment)
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))
