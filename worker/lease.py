@@ -42,11 +42,11 @@ class Registration:
 
     def enter(self, about: dict[str, Any]) -> None:
         """Register and announce the model, replacing what another version announced."""
-        self._announce(replace=True)  # first, as in `beat`: whoever sees a live worker finds its model, too
-        self._say(about)
+        self._announce(replace=True)
         if not self._client.exists(self._rq.key):
             self._rq.register_birth()  # type: ignore[no-untyped-call]
             self._rq.set_state("idle")
+        self._say(about)  # last, as in `beat`: whoever sees a live worker finds all of it
 
     def beat(self, busy: bool, about: dict[str, Any]) -> None:
         """Still alive. Registers anew where Redis has forgotten."""

@@ -139,7 +139,7 @@ def run_child(start: Start, reports: Connection) -> None:
     try:
         with starting(settings.redis_url, settings.network):
             localizer = load(start)
-        policy = fetch_policy(settings)
+            policy = fetch_policy(settings)  # imports for a second, in which it should not look as if nobody came
     except BoxliftError as error:
         reports.send(("error", str(error)))
         return

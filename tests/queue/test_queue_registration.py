@@ -27,16 +27,20 @@ class Watched(redis.Redis):
 
 
 @pytest.mark.parametrize("known", ["a new worker", "one that Redis forgot"])
-def test_whoever_sees_a_worker_finds_its_model(server: RedisServer, fleet: Fleet, known: str) -> None:
-    """`boxlift preannotate` asks for the model as soon as the worker that it started is alive."""
-    seen: list[tuple[int, bool]] = []
+def test_whoever_sees_a_worker_finds_all_of_it(server: RedisServer, fleet: Fleet, known: str) -> None:
+    """`boxlift preannotate` asks for the model as soon as its worker is alive, and RQ's tools name the worker."""
+    seen: list[tuple[int, bool, bool]] = []
     client = Watched.from_url(server.url)
-    client.look = lambda: seen.append((live_workers(fleet.client).count, fleet.jobs.model() is not None))
+
+    def look() -> None:
+        named = bool(fleet.client.sismember("rq:workers", "rq:worker:one"))
+        seen.append((live_workers(fleet.client).count, fleet.jobs.model() is not None, named))
+
+    client.look = look
     registration = Registration(client, "one", ["bulk"], Model(VERSION, "stub", ("cat",)))
     if known == "a new worker":
         registration.enter({})
     else:
         registration.beat(busy=False, about={})
-    assert (1, True) in seen
-    assert (1, False) not in seen
+    assert {(model, named) for alive, model, named in seen if alive} == {(True, True)}
     client.close()
