@@ -139,7 +139,7 @@ def run_child(start: Start, reports: Connection) -> None:
     try:
         with starting(settings.redis_url, settings.network):
             localizer = load(start)
-            policy = fetch_policy(settings)  # imports for a second, in which it should not look as if nobody came
+            policy = fetch_policy(settings)  # may import for a second: still starting
     except BoxliftError as error:
         reports.send(("error", str(error)))
         return
@@ -192,7 +192,7 @@ def fetch_policy(settings: Settings) -> FetchPolicy:
 
     headers = None
     if settings.studio_url and settings.studio_token:
-        from backend.studio import Studio  # a second
+        from backend.studio import Studio  # takes a second to import
 
         studio = Studio(settings.studio_url, settings.studio_token)
         headers = lambda url: studio.headers()  # noqa: E731

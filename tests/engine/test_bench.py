@@ -88,8 +88,7 @@ def test_command_prints_one_json_object(tmp_path: Path, monkeypatch: pytest.Monk
     torch.save(NETWORKS["squeezenet1_1"].build(1000).state_dict(), weights)
     Image.effect_noise((80, 60), 60).save(tmp_path / "photo.png")
     # Small inputs, of which eight at once take captum seconds. The process that measures memory has large ones.
-    entry = NETWORKS["squeezenet1_1"]
-    small = dataclasses.replace(entry, preprocessing=dataclasses.replace(entry.preprocessing, size=(96, 96)))
+    small = dataclasses.replace(NETWORKS["squeezenet1_1"], preprocessing=Preprocessing(size=(96, 96)))
     monkeypatch.setitem(NETWORKS._made, "squeezenet1_1", small)  # type: ignore[attr-defined]
     given: dict[str, Any] = {"network": "squeezenet1_1", "weights": str(weights), "images": str(tmp_path)}
     arguments = [part for name, value in given.items() for part in (f"--{name}", value)]
